@@ -1,0 +1,1 @@
+//! Storage benchmarks without a server.

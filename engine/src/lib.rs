@@ -1,0 +1,4 @@
+//! The ringlog storage engine: a shard-per-core log engine for Linux.
+
+pub mod batch;
+pub mod checksum;

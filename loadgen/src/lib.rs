@@ -1,0 +1,1 @@
+//! Load generator for any broker that speaks the Kafka protocol.

@@ -1,0 +1,1 @@
+//! The ringlog server: Kafka protocol over the engine's shards.
