@@ -4,6 +4,8 @@
 //! CRC-32/IEEE.
 
 /// CRC-32C (Castagnoli, as in iSCSI) of `data`: the checksum of a Kafka record batch.
+///
+/// `crc-fast` rather than `crc32c`: with AVX-512 it is quicker at every length, twice from a few KiB on.
 #[must_use]
 pub fn crc32c(data: &[u8]) -> u32 {
     // The crate returns u64 for every width; a 32-bit polynomial's value fits by construction.

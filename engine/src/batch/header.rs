@@ -153,7 +153,10 @@ impl BatchHeader {
             {
                 return Err(BatchError::Magic(magic as i8));
             }
-            return Err(BatchError::Truncated { have: bytes.len(), need: HEADER_LEN });
+            return Err(BatchError::Truncated {
+                have: bytes.len(),
+                need: HEADER_LEN,
+            });
         };
         if header.magic != MAGIC_V2 {
             return Err(BatchError::Magic(header.magic));
@@ -163,7 +166,10 @@ impl BatchHeader {
             return Err(BatchError::Length(length));
         }
         if bytes.len() < header.total_len() {
-            return Err(BatchError::Truncated { have: bytes.len(), need: header.total_len() });
+            return Err(BatchError::Truncated {
+                have: bytes.len(),
+                need: header.total_len(),
+            });
         }
         Ok(header)
     }
@@ -176,11 +182,16 @@ impl BatchHeader {
         let header = Self::parse(bytes)?;
         let total = header.total_len();
         if bytes.len() > total {
-            return Err(BatchError::Trailing { extra: bytes.len() - total });
+            return Err(BatchError::Trailing {
+                extra: bytes.len() - total,
+            });
         }
         let computed = crc32c(&bytes[CRC_START..]);
         if computed != header.crc.get() {
-            return Err(BatchError::Crc { stored: header.crc.get(), computed });
+            return Err(BatchError::Crc {
+                stored: header.crc.get(),
+                computed,
+            });
         }
         let attributes = header.attributes.get();
         if Compression::from_attributes(attributes).is_none() {
@@ -188,7 +199,10 @@ impl BatchHeader {
         }
         let (count, last) = (header.record_count.get(), header.last_offset_delta.get());
         if count <= 0 || last != count - 1 {
-            return Err(BatchError::Count { count, last_offset_delta: last });
+            return Err(BatchError::Count {
+                count,
+                last_offset_delta: last,
+            });
         }
         Ok(header)
     }
