@@ -1,4 +1,10 @@
 //! The ringlog storage engine: a shard-per-core log engine for Linux.
 
 pub mod batch;
+pub mod buf;
 pub mod checksum;
+pub mod core;
+pub mod disk;
+pub mod id;
+pub mod recovery;
+pub mod shard;
