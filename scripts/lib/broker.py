@@ -1,0 +1,139 @@
+"""The broker under test: ringlog built from this checkout, or Apache Kafka, with which the checks themselves are proved."""
+
+import json
+import os
+import shutil
+import time
+from pathlib import Path
+
+import kafka
+from paths import CACHE, ROOT
+from process import Failure, LeftOut, free_ports, last_line, run, start, stop
+
+
+class KafkaBroker:
+    """Apache Kafka from the peers, empty."""
+
+    name = "kafka"
+
+    def __init__(self, folder, shards):
+        self.peer = kafka.Peer("compat")
+        self.log = self.peer.log
+
+    def start(self):
+        """Starts it on a free port."""
+        self.peer.stop()
+        state = self.peer.start()
+        self.port, self.data = state["port"], Path(state["data"])
+        self.bootstrap = f"127.0.0.1:{self.port}"
+        self.what = f"Apache Kafka {state['version']}"
+
+    def segments(self, topic):
+        """The folders of a topic's partitions, by partition."""
+        return {int(path.name.rsplit("-", 1)[1]): path for path in self.data.glob(f"{topic}-*")}
+
+    def alive(self):
+        """Whether it still runs."""
+        return self.peer.running() is not None
+
+    def stop(self):
+        """Stops it."""
+        self.peer.stop()
+
+
+class RinglogBroker:
+    """`ringlog-server`, release build, empty data folder."""
+
+    name = "ringlog"
+
+    def __init__(self, folder, shards):
+        self.folder, self.shards = folder, shards
+        self.log = folder / "server.log"
+        self.data = folder / "data"
+        self.process = None
+
+    @staticmethod
+    def in_tree():
+        """Whether this checkout holds the server yet."""
+        return "ringlog-server" in binaries()
+
+    def start(self):
+        """Builds the server, starts it on free ports and waits for its ready line."""
+        binary = build("ringlog-server")
+        self.port = free_ports(self.shards)
+        self.bootstrap = f"127.0.0.1:{self.port}"
+        self.what = f"ringlog-server with {self.shards} shards"
+        self.launch(binary)
+
+    def launch(self, binary, limit_s=30):
+        """Starts the server on the ports and data folder it has."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        before = self.log.stat().st_size if self.log.exists() else 0
+        self.process = start(
+            [binary, "--data", self.data, "--port", self.port, "--advertise", "127.0.0.1", "--shards", self.shards],
+            self.log,
+        )
+        deadline = time.monotonic() + limit_s
+        while True:
+            with open(self.log, "rb") as file:
+                file.seek(before)
+                if any(b"ready" in line for line in file if not line.startswith(b"$ ")):
+                    return
+            if self.process.poll() is not None:
+                raise Failure(f"ringlog-server ended with {self.process.returncode}: {last_line(self.log)}")
+            if time.monotonic() > deadline:
+                raise Failure(f"ringlog-server was not ready within {limit_s} s (log: {self.log})")
+            time.sleep(0.01)
+
+    def segments(self, topic):
+        """The folders of a topic's partitions, by partition: <topic>-<partition>.<topic id>."""
+        found = {}
+        for path in (self.data / "topics").glob(f"{topic}-*.*"):
+            partition = path.name[len(topic) + 1 :].split(".")[0]
+            if partition.isdigit():
+                found[int(partition)] = path
+        return found
+
+    def alive(self):
+        """Whether it still runs."""
+        return self.process is not None and self.process.poll() is None
+
+    def stop(self):
+        """Stops it; a server that does not stop in order within the grace time is a failure."""
+        if self.process is not None:
+            alive, code = self.alive(), stop(self.process, grace_s=20)
+            if alive and code != 0:
+                raise Failure(f"ringlog-server ended with {code} when asked to stop (log: {self.log})")
+
+
+def cargo():
+    """Path of cargo."""
+    path = shutil.which("cargo", path=os.environ["PATH"] + f":{Path.home()}/.cargo/bin")
+    if not path:
+        raise LeftOut("cargo is not there; install Rust with rustup")
+    return path
+
+
+def binaries():
+    """The names of the binaries that this workspace builds."""
+    output = run([cargo(), "metadata", "--no-deps", "--format-version", "1"], CACHE / "log" / "build.log", cwd=ROOT)
+    return {
+        target["name"]
+        for package in json.loads(output)["packages"]
+        for target in package["targets"]
+        if "bin" in target["kind"]
+    }
+
+
+def build(binary):
+    """Builds one of the workspace's binaries for release. Returns its path."""
+    log = CACHE / "log" / "build.log"
+    output = run(
+        [cargo(), "build", "--release", "--locked", "--bin", binary, "--message-format", "json"],
+        log, timeout_s=1500, cwd=ROOT,
+    )
+    for line in output.splitlines():
+        message = json.loads(line)
+        if message.get("executable") and message["target"]["name"] == binary:
+            return message["executable"]
+    raise Failure(f"cargo built no {binary} (log: {log})")

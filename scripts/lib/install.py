@@ -1,0 +1,153 @@
+"""Installs what a check needs, each from the registry it is published in, and nothing when it is there already.
+What cannot be had raises LeftOut with the reason."""
+
+import fcntl
+import hashlib
+import os
+import shutil
+import sys
+from contextlib import contextmanager
+from pathlib import Path
+
+from paths import CACHE, CLIENTS
+from process import Failure, LeftOut, run
+
+LOG = CACHE / "log" / "install.log"
+_apt_updated = False
+_lock_depth = 0
+
+
+@contextmanager
+def _locked():
+    """One installation at a time, also across processes. An installation may need another first."""
+    global _lock_depth
+    CACHE.mkdir(parents=True, exist_ok=True)
+    with open(CACHE / ".lock", "w") as lock:
+        if _lock_depth == 0:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        _lock_depth += 1
+        try:
+            yield
+        finally:
+            _lock_depth -= 1
+
+
+def _attempt(what, command, **options):
+    try:
+        return run(command, LOG, **{"timeout_s": 600, **options})
+    except Failure as failure:
+        raise LeftOut(f"{what} could not be installed: {failure} (log: {LOG})") from failure
+
+
+def _once(folder, fingerprint, build):
+    """Calls `build(folder)` unless the folder was built from the same inputs before."""
+    key = hashlib.sha256(fingerprint.encode()).hexdigest()
+    stamp = folder / ".built-from"
+    with _locked():
+        if not stamp.exists() or stamp.read_text() != key:
+            folder.mkdir(parents=True, exist_ok=True)
+            build(folder)
+            stamp.write_text(key)
+    return folder
+
+
+def apt(command, package):
+    """Path of a command, from the distribution's package if it is not there yet."""
+    path = os.environ["PATH"] + ":/usr/sbin:/sbin"
+    found = shutil.which(command, path=path)
+    if found:
+        return found
+    apt_get(package)
+    found = shutil.which(command, path=path)
+    if not found:
+        raise LeftOut(f"package {package} installed, but it brought no {command}")
+    return found
+
+
+def apt_get(*packages):
+    """Installs distribution packages, as root or through sudo."""
+    global _apt_updated
+    if not shutil.which("apt-get"):
+        raise LeftOut(f"{' '.join(packages)} not installed, and there is no apt-get to install it with")
+    prefix = ["env", "DEBIAN_FRONTEND=noninteractive"]
+    if os.geteuid() != 0:
+        if not shutil.which("sudo"):
+            raise LeftOut(f"{' '.join(packages)} not installed: needs root or sudo (apt-get install {' '.join(packages)})")
+        prefix = ["sudo", "-n", *prefix]
+    with _locked():
+        if not _apt_updated:
+            _attempt("the package lists", [*prefix, "apt-get", "update", "-qq"])
+            _apt_updated = True
+        _attempt(" ".join(packages), [*prefix, "apt-get", "install", "-y", "-qq", "--no-install-recommends", *packages])
+
+
+def java():
+    """Path of a Java runtime that Kafka 4.x runs on (17 or newer)."""
+    path = apt("java", "default-jre-headless")
+    version = _attempt("Java", [path, "--version"]).decode().split()
+    major = int(version[1].split(".")[0].split("-")[0])
+    if major < 17:
+        raise LeftOut(f"Java 17 or newer needed, {path} is {major}")
+    return path
+
+
+def kafka_jars():
+    """The folder with Kafka's broker and tools, and everything on their class path."""
+    pom = CLIENTS / "kafka" / "pom.xml"
+
+    def build(folder):
+        jars = folder / "jars"
+        shutil.rmtree(jars, ignore_errors=True)
+        _attempt(
+            "Kafka",
+            [
+                apt("mvn", "maven"), "-q", "-B", "-f", pom,
+                "org.apache.maven.plugins:maven-dependency-plugin:3.8.1:copy-dependencies",
+                f"-DoutputDirectory={jars}", "-DincludeScope=runtime",
+            ],
+        )
+
+    return _once(CACHE / "kafka", pom.read_text(), build) / "jars"
+
+
+def python(name):
+    """The interpreter of a virtual environment with the packages of compat.d/<name>/requirements.txt."""
+    requirements = CLIENTS / name / "requirements.txt"
+    if not (CACHE / name / "bin" / "python").exists():
+        try:
+            run([sys.executable, "-c", "import ensurepip, venv"], LOG)
+        except Failure:
+            apt_get("python3-venv")
+
+    def build(folder):
+        _attempt("a virtual environment", [sys.executable, "-m", "venv", "--clear", folder])
+        _attempt("the Python clients", [folder / "bin" / "pip", "install", "-q", "-r", requirements])
+
+    return _once(CACHE / name, requirements.read_text() + sys.version, build) / "bin" / "python"
+
+
+def node():
+    """The folder with our kafkajs program and its modules, and the path of node."""
+    binary = apt("node", "nodejs")
+    npm = apt("npm", "npm")
+    source = CLIENTS / "node"
+    files = sorted(path for path in source.iterdir() if path.is_file())
+
+    def build(folder):
+        for path in files:
+            shutil.copy(path, folder)
+        _attempt("the Node clients", [npm, "ci", "--no-audit", "--no-fund", "--ignore-scripts"], cwd=folder)
+
+    return binary, _once(CACHE / "node", "".join(path.read_text() for path in files), build)
+
+
+def go():
+    """The folder with our Go programs, built."""
+    source = CLIENTS / "go"
+    files = sorted(path for path in source.rglob("*") if path.is_file())
+    binary = apt("go", "golang-go")
+
+    def build(folder):
+        _attempt("the Go clients", [binary, "build", "-o", f"{folder}/", "./..."], cwd=source)
+
+    return _once(CACHE / "go", "".join(path.read_text() for path in files), build)
