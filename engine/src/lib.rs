@@ -7,4 +7,5 @@ pub mod core;
 pub mod disk;
 pub mod id;
 pub mod recovery;
+pub mod ring;
 pub mod shard;

@@ -1,0 +1,34 @@
+//! The default driver: one thread, one io_uring, pinned to a core, for the network, the journal and the reads of
+//! one shard.
+//!
+//! The loop decides nothing. It hands what happened to a [`Shard`](crate::shard::Shard), lets it take its turn,
+//! and carries out what it asks for. What may block (opening, creating, syncing whole file systems, sending from
+//! files that are not in memory) runs on helper threads, so the shard's thread makes no blocking system call:
+//! it enters its ring, and little else.
+//!
+//! | file | what it does |
+//! |---|---|
+//! | `driver` | the loop |
+//! | `uring` | the ring itself: submitting, waiting, reaping |
+//! | `net`, `conn`, `send`, `span` | connections |
+//! | `lanes` | journal commits and reads on the shard's ring |
+//! | `background`, `slow`, `zero` | everything else on the disk, on helper threads |
+//! | `files` | the blocking disk recovery runs on |
+//! | `preflight` | can this host and directory be used at all, and if not, why and what mends it |
+#![allow(unsafe_code, dead_code)]
+
+mod clock;
+mod config;
+mod driver;
+mod error;
+mod shutdown;
+mod stats;
+mod waker;
+
+pub use clock::now;
+pub use config::{CommitSync, RingConfig, SpanPath};
+pub use driver::{ShardInputs, run_shard, spawn_shard};
+pub use error::{RingError, exit_status};
+pub use shutdown::Shutdown;
+pub use stats::{RingStats, RingStatsSnapshot};
+pub use waker::ShardWaker;
