@@ -9,3 +9,4 @@ pub mod id;
 pub mod recovery;
 pub mod ring;
 pub mod shard;
+pub mod sim;
