@@ -5,13 +5,18 @@ import shutil
 import sys
 from pathlib import Path
 
-import kafka
+import checks
+import special
+import wire
 from broker import KafkaBroker, RinglogBroker
-from clients import JavaConsole
+from clients import Java, everyone
 from lines import generate, prepare
 from paths import CACHE
 from process import Failure, LeftOut, free_ports
 from report import Report
+
+# Only run when named.
+OPT_IN = ("kgo-suite",)
 
 
 def parser():
@@ -21,22 +26,74 @@ def parser():
     top.add_argument("--only", nargs="+", metavar="NAME", help="only the checks with these names or below them")
     top.add_argument("--logs", type=Path, help="folder of log files to write (default: generated lines)")
     top.add_argument("--shards", type=int, default=2, help="ringlog's shards (default 2)")
-    top.add_argument("--keep", action="store_true", help="leave the broker running at the end and keep its data")
+    top.add_argument("--keep", action="store_true", help="leave the broker running at the end, and keep its data")
     top.add_argument("--list", action="store_true", help="print the checks' names and end")
     return top
+
+
+def all_checks(context):
+    """Every check: its name, its body, and the APIs that it needs beyond those that every check needs."""
+    for family in (
+        checks.lines_checks, checks.idempotent_checks, checks.group_checks, checks.time_checks, checks.admin_checks,
+        special.rsyslog_checks, special.java_checks, special.segment_checks,
+    ):
+        for name, body, *needs in family(context):
+            yield name, body, needs[0] if needs else ()
+
+
+def wanted(name, only):
+    """Whether a check is to run: named, below a name, or no names given."""
+    if not only:
+        return not name.startswith(OPT_IN)
+    return any(name == asked or name.startswith(asked.rstrip("/") + "/") for asked in only)
+
+
+def installed(clients, report):
+    """The clients that are there or could be installed; the others are left out by name."""
+    found = []
+    for client in clients:
+        try:
+            client.command()
+            found.append(client)
+        except LeftOut as reason:
+            report.leave_out(client.name, str(reason))
+    return found
+
+
+def run_checks(report, context, only):
+    """Runs the checks that are wanted, one by one, as long as the broker lives."""
+    offered = wire.api_versions(context.broker.port)
+    ran = 0
+    for name, body, needs in all_checks(context):
+        if not wanted(name, only):
+            continue
+        ran += 1
+        missing = [str(api) for api in needs if api not in offered]
+        if missing:
+            report.leave_out(name, f"{context.broker.name} does not offer API {', '.join(missing)}")
+            continue
+        report.check(name, body)
+        if not context.broker.alive():
+            report.failed.append(("broker", f"{context.broker.what} ended during {name} (log: {context.broker.log})"))
+            return
+    if not ran:
+        raise Failure(f"no check is called {' or '.join(only)}; --list prints the names")
+    if not only:
+        for name in OPT_IN:
+            report.leave_out(name, f"runs when named: --only {name}")
 
 
 def self_check(report, work, files):
     """Proves the peers and the reading back on Apache Kafka itself."""
     broker = KafkaBroker(work, shards=1)
-    client = JavaConsole()
+    client = Java()
 
     def round_trip(log):
         broker.start()
         topic, path = next(iter(files.plain.items()))
         client.produce(broker.bootstrap, log, {topic: path}, "lz4")
         out = work / "read"
-        client.consume(broker.bootstrap, log, [topic], files.count[topic], out)
+        client.consume(broker.bootstrap, log, {topic: files.count[topic]}, out)
         files.compare({topic: path}, out, log)
 
     try:
@@ -45,9 +102,28 @@ def self_check(report, work, files):
         broker.stop()
 
 
+def test_broker(args, report, work, files):
+    """Starts the broker, runs the checks, stops it."""
+    broker = (RinglogBroker if args.broker == "ringlog" else KafkaBroker)(work / "broker", args.shards)
+    clients = installed(everyone(), report)
+    broker.start()
+    try:
+        print(f"broker: {broker.what} at {broker.bootstrap}; {sum(files.count.values())} lines in {len(files.count)} files")
+        run_checks(report, checks.Context(broker, files, work, clients), args.only)
+    finally:
+        if args.keep:
+            print(f"broker left running at {broker.bootstrap} (log: {broker.log})")
+        else:
+            broker.stop()
+
+
 def main():
     """Runs the command line. Exit code 0 when nothing failed."""
     args = parser().parse_args()
+    if args.list:
+        context = checks.Context(None, None, None, everyone())
+        print("\n".join(name for name, _, _ in all_checks(context)))
+        return 0
     work = CACHE / "run" / str(free_ports())
     logs = work / "log"
     logs.mkdir(parents=True)
@@ -56,6 +132,8 @@ def main():
     if args.broker == "ringlog" and not RinglogBroker.in_tree():
         print("compat: this tree has no ringlog-server yet; only the peers are checked")
         self_check(report, work, files)
+    else:
+        test_broker(args, report, work, files)
     if not report.failed and not args.keep:
         shutil.rmtree(work)
     return report.finish()

@@ -151,3 +151,10 @@ def go():
         _attempt("the Go clients", [binary, "build", "-o", f"{folder}/", "./..."], cwd=source)
 
     return _once(CACHE / "go", "".join(path.read_text() for path in files), build)
+
+
+def library(name):
+    """Whether a library of that path below the distribution's library folders is there."""
+    return any(Path(base).glob(f"*/{name}") for base in ("/usr/lib", "/usr/local/lib")) or any(
+        Path(base, name).exists() for base in ("/usr/lib", "/usr/lib64", "/usr/local/lib")
+    )

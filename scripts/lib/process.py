@@ -10,6 +10,10 @@ import time
 from pathlib import Path
 
 
+# Of a command's standard output, so much goes to its log.
+LOGGED_BYTES_MAX = 64 * 1024
+
+
 class Failure(Exception):
     """A check did not hold."""
 
@@ -78,7 +82,7 @@ def run(command, log, timeout_s=120, env=None, cwd=None, stdin=None):
             raise Failure(f"{name_of(command)} took longer than {timeout_s} s") from None
         finally:
             stop(process, grace_s=2)
-        sink.write(output)
+        sink.write(output[:LOGGED_BYTES_MAX])
     if process.returncode != 0:
         raise Failure(f"{name_of(command)} ended with {process.returncode}: {last_line(log)}")
     return output
