@@ -77,14 +77,33 @@ impl SlabPool {
     /// A writer at the start of an empty slab.
     #[must_use]
     pub fn writer(&self) -> SlabWriter {
+        SlabWriter::over(self.buffer(), Some(self.free.clone()))
+    }
+
+    /// An empty buffer of one slab, for a read; [`SlabPool::share`] brings it back in the end.
+    #[must_use]
+    pub fn buffer(&self) -> AlignedBuf {
         let reused = self
             .free
             .buffers
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .pop();
-        let memory = reused.unwrap_or_else(|| AlignedBuf::with_capacity(self.slab_bytes));
-        SlabWriter::over(memory, Some(self.free.clone()))
+        let mut memory = reused.unwrap_or_else(|| AlignedBuf::with_capacity(self.slab_bytes));
+        memory.set_len(0);
+        memory
+    }
+
+    /// Turns a buffer into a slice; the memory of one that came from [`SlabPool::buffer`] returns to the pool.
+    #[must_use]
+    pub fn share(&self, buf: AlignedBuf) -> Slice {
+        let pool = (buf.capacity() == self.slab_bytes).then(|| self.free.clone());
+        let len = buf.len();
+        Slice {
+            region: SlabWriter::over(buf, pool).region,
+            start: 0,
+            len,
+        }
     }
 }
 

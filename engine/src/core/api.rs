@@ -102,22 +102,14 @@ pub enum AppendError {
         /// The newest seen.
         current: i16,
     },
-    /// Old duplicate: older than the batches remembered.
-    #[error("producer {producer_id} repeated sequence {got}, which is too old to be recognised")]
-    DuplicateSequence {
-        /// The producer.
-        producer_id: i64,
-        /// As in the batch.
-        got: i32,
-    },
     /// A producer may not write control batches.
     #[error("control batches are written by the broker alone")]
     ControlBatch,
     /// Journal or memory are full for now: try again after [`Event::Room`].
     #[error("journal full")]
     Busy,
-    /// The disk is full: producing resumes by itself when space returns.
-    #[error("disk full")]
+    /// Segments cannot be written, as a rule because the disk is full: producing resumes by itself when they can.
+    #[error("disk full or failing")]
     StorageFull,
     /// The core is shutting down or its journal failed.
     #[error("the log is closed")]
@@ -276,9 +268,6 @@ pub enum Fatal {
         "journal write or sync failed: {0}; what reached the device is unknown, restart to recover what is there"
     )]
     Journal(DiskError),
-    /// A checkpoint or its sync failed in a way that is not a full disk.
-    #[error("checkpoint failed: {0}; the journal holds the data, restart to recover")]
-    Checkpoint(DiskError),
     /// The journal could not be created or opened.
     #[error("journal file cannot be created: {0}")]
     JournalCreate(DiskError),

@@ -2,33 +2,62 @@
 //! acknowledgements out. No clock, no I/O, no threads.
 
 mod api;
+mod append;
+mod destage;
+mod files;
+mod journal;
+mod outbox;
+mod partition;
+mod read;
+mod retention;
 
 pub use api::{
     AppendError, Appended, Chunk, CoreStats, Durability, Event, Fatal, FetchData, FetchError,
     FetchSpec, FileSpan, LogConfig, LogOffsets, ReadId, Reply, TimedOffset,
 };
 
-use crate::disk::{Completion, Op};
+use std::collections::HashMap;
+
+use crate::buf::{BLOCK, round_up};
+use crate::disk::{Completion, FileId, Op, Returned};
 use crate::id::{FrameSeq, Now, Part, PartitionKey};
+use crate::journal::{FrameHeader, entry_len};
 use crate::recovery::{PartitionState, RunInfo};
+
+use destage::Destage;
+use files::Files;
+use journal::Journal;
+use outbox::{Outbox, Owner};
+use partition::{LiveSegment, Partition};
+use read::Reads;
+use retention::Doomed;
 
 /// Settings of one shard's core; bytes are bytes.
 #[derive(Debug, Clone)]
 pub struct CoreConfig {
     /// This shard's number, from 0.
     pub shard: u32,
+    /// Shards of the run.
+    pub shards: u32,
     /// Acks wait for this.
     pub durability: Durability,
     /// Commits in flight at most.
     pub commits_in_flight: usize,
     /// Size of one journal file.
     pub journal_file_bytes: u64,
-    /// Journal files at most; they are created as they are needed.
+    /// Journal files at most, at least 2; they are created as they are needed.
     pub journal_files: usize,
+    /// Journal files of this shard that are there already, from
+    /// [`Recovered::existing_journals`](crate::recovery::Recovered::existing_journals).
+    pub existing_journals: Vec<u32>,
     /// Memory for log data: the journal's image and what stays cached behind it. At least the journal's size.
     pub memory_bytes: u64,
     /// The largest batch any topic may allow, header included.
     pub max_batch_bytes: usize,
+    /// Read segments past the page cache, with O_DIRECT.
+    pub read_direct: bool,
+    /// `producer.id.expiration.ms`: an idempotent producer that has been silent for longer is forgotten.
+    pub producer_expiry_ms: i64,
     /// Files the core keeps open at most.
     pub open_files: usize,
     /// Reads in flight at most.
@@ -54,10 +83,62 @@ pub struct Mutations {
     pub retry_failed_sync: bool,
 }
 
-/// The engine of one shard.
-pub struct Core {}
+impl CoreConfig {
+    /// Bytes of one slab: a frame with the largest batch fits.
+    pub(crate) fn slab_bytes(&self) -> usize {
+        round_up(FrameHeader::LEN + entry_len(self.max_batch_bytes)).max(4 << 20)
+    }
 
-#[allow(unused_variables, clippy::todo)]
+    /// Bytes of one journal file as it is really made: whole blocks, and room for the largest frame.
+    #[must_use]
+    pub fn journal_file_len(&self) -> u64 {
+        let least = (self.slab_bytes() + BLOCK) as u64;
+        self.journal_file_bytes
+            .max(least)
+            .next_multiple_of(BLOCK as u64)
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    Running,
+    /// Accepts nothing more; a last round and a clean checkpoint are under way.
+    Draining,
+    Finished,
+}
+
+/// Who waits for a file to be open.
+#[derive(Debug, Clone, Copy)]
+enum OpenWaiter {
+    Stage(u32),
+    Read(ReadId),
+}
+
+/// The engine of one shard.
+pub struct Core {
+    config: CoreConfig,
+    run: RunInfo,
+    state: State,
+    parts: Vec<Option<Box<Partition>>>,
+    by_key: HashMap<PartitionKey, Part>,
+    journal: Journal,
+    files: Files,
+    waiting_opens: HashMap<FileId, Vec<OpenWaiter>>,
+    destage: Destage,
+    /// Files of the round that wait for their sync.
+    round_files: Vec<FileId>,
+    reads: Reads,
+    doomed: Vec<Doomed>,
+    /// Directories of dropped partitions, to be removed.
+    dropped: Vec<(u32, String)>,
+    retention_due_ns: u64,
+    storage_full: bool,
+    room_wanted: bool,
+    room_changed: bool,
+    out: Outbox,
+    stats: CoreStats,
+}
+
 impl Core {
     /// A core over what recovery found for this shard's partitions; `run` is what recovery returned.
     #[must_use]
@@ -67,7 +148,79 @@ impl Core {
         partitions: Vec<PartitionState>,
         now: Now,
     ) -> Self {
-        todo!()
+        let mut out = Outbox::default();
+        let journal = Journal::new(&config, run, &mut out);
+        let mut core = Self {
+            files: Files::new(config.open_files),
+            config,
+            run,
+            state: State::Running,
+            parts: Vec::new(),
+            by_key: HashMap::new(),
+            journal,
+            waiting_opens: HashMap::new(),
+            destage: Destage::default(),
+            round_files: Vec::new(),
+            reads: Reads::default(),
+            doomed: Vec::new(),
+            dropped: Vec::new(),
+            retention_due_ns: now.mono_ns,
+            storage_full: false,
+            room_wanted: false,
+            room_changed: false,
+            out,
+            stats: CoreStats::default(),
+        };
+        for state in partitions {
+            core.adopt(state);
+        }
+        core
+    }
+
+    fn adopt(&mut self, state: PartitionState) {
+        let meta = state.meta;
+        let dir = meta.key.dir_name(&meta.topic_name);
+        let mut partition = Partition::new(meta.key, dir, meta.config);
+        let end = state.log.next_offset().unwrap_or(state.log_start);
+        partition.log_start = state.log_start;
+        partition.log_end = end;
+        partition.high_watermark = end;
+        let newest = state
+            .log
+            .segments
+            .iter()
+            .max_by_key(|segment| segment.max_timestamp);
+        partition.max_timestamp = newest.map_or((i64::MIN, -1), |s| {
+            (s.max_timestamp, s.max_timestamp_offset)
+        });
+        let open = state.log.segments.back().filter(|segment| !segment.sealed);
+        partition.live = open.map(|segment| LiveSegment {
+            base_offset: segment.base_offset,
+            bytes: segment.bytes,
+            created_ms: segment.created_ms,
+        });
+        partition.stored = state.log;
+        partition.epochs = state.epochs;
+        partition.producers = state.producers;
+        self.insert(partition);
+    }
+
+    fn insert(&mut self, partition: Partition) -> Part {
+        let part = Part(self.parts.len() as u32);
+        self.by_key.insert(partition.key, part);
+        self.parts.push(Some(Box::new(partition)));
+        part
+    }
+
+    fn partition(&self, part: Part) -> Result<&Partition, FetchError> {
+        let slot = self.parts.get(part.0 as usize).and_then(Option::as_deref);
+        slot.ok_or(FetchError::UnknownPartition)
+    }
+
+    fn memory_max(&self) -> u64 {
+        self.config
+            .memory_bytes
+            .max(2 * self.config.journal_file_len())
     }
 
     // --- control ---
@@ -76,167 +229,257 @@ impl Core {
     /// key is known.
     pub fn create_partition(
         &mut self,
-        now: Now,
+        _now: Now,
         key: PartitionKey,
         topic_name: &str,
         config: LogConfig,
     ) -> Part {
-        todo!()
+        if let Some(&part) = self.by_key.get(&key) {
+            return part;
+        }
+        self.insert(Partition::new(key, key.dir_name(topic_name), config))
     }
 
-    /// Removes a partition with its data; waiting fetches end with [`FetchError::UnknownPartition`].
-    pub fn drop_partition(&mut self, now: Now, part: Part) {
-        todo!()
+    /// Removes a partition with its data; waiting fetches end with [`FetchError::UnknownPartition`], a watch
+    /// with [`Event::Advanced`].
+    pub fn drop_partition(&mut self, _now: Now, part: Part) {
+        let Some(partition) = self.parts.get_mut(part.0 as usize).and_then(Option::take) else {
+            return;
+        };
+        self.by_key.remove(&partition.key);
+        if partition.watched {
+            self.out.events.push_back(Event::Advanced(part));
+        }
+        self.dropped.push((part.0, partition.dir.clone()));
     }
 
     /// Changes a partition's settings.
     pub fn set_config(&mut self, part: Part, config: LogConfig) {
-        todo!()
+        if let Some(Some(partition)) = self.parts.get_mut(part.0 as usize) {
+            partition.config = config;
+        }
     }
 
     /// The partition of `key` on this shard.
     #[must_use]
     pub fn lookup(&self, key: PartitionKey) -> Option<Part> {
-        todo!()
+        self.by_key.get(&key).copied()
     }
 
-    // --- data ---
-
-    /// Validates one record batch, assigns its offset, and puts it into the open journal frame.
-    ///
-    /// # Errors
-    /// [`AppendError`]; nothing was changed then.
-    pub fn append(&mut self, now: Now, part: Part, batch: &[u8]) -> Result<Appended, AppendError> {
-        todo!()
-    }
-
-    /// As [`Core::append`] for batches the broker writes itself: control batches are allowed.
-    ///
-    /// # Errors
-    /// [`AppendError`]; nothing was changed then.
-    pub fn append_internal(
-        &mut self,
-        now: Now,
-        part: Part,
-        batch: &[u8],
-    ) -> Result<Appended, AppendError> {
-        todo!()
-    }
+    // --- state ---
 
     /// The newest frame that is durable with all before it.
     #[must_use]
     pub fn durable(&self) -> FrameSeq {
-        todo!()
+        self.journal.durable()
     }
 
     /// Where the log begins and ends.
     #[must_use]
     pub fn offsets(&self, part: Part) -> Option<LogOffsets> {
-        todo!()
-    }
-
-    /// Reads from `spec.offset` up to the high watermark: from memory at once, else by an [`Event::Fetched`].
-    ///
-    /// # Errors
-    /// [`FetchError`].
-    pub fn fetch(
-        &mut self,
-        now: Now,
-        part: Part,
-        spec: FetchSpec,
-    ) -> Result<Reply<FetchData>, FetchError> {
-        todo!()
-    }
-
-    /// Gives back the file of a span once it is sent or dropped; each span of a [`FetchData`] exactly once.
-    pub fn release(&mut self, span: FileSpan) {
-        todo!()
+        let partition = self.partition(part).ok()?;
+        Some(LogOffsets {
+            log_start: partition.log_start,
+            high_watermark: partition.high_watermark,
+            log_end: partition.log_end,
+            leader_epoch: self.run.leader_epoch,
+        })
     }
 
     /// Asks for one [`Event::Advanced`] when the partition's high watermark next rises.
     pub fn watch(&mut self, part: Part) {
-        todo!()
-    }
-
-    /// The first record whose timestamp is at least `timestamp_ms`, or [`Event::Timed`] later.
-    ///
-    /// # Errors
-    /// [`FetchError`].
-    pub fn offset_for_time(
-        &mut self,
-        now: Now,
-        part: Part,
-        timestamp_ms: i64,
-    ) -> Result<Reply<Option<TimedOffset>>, FetchError> {
-        todo!()
-    }
-
-    /// The record with the largest timestamp (ListOffsets -3), if the log is not empty; found by batch headers.
-    ///
-    /// # Errors
-    /// [`FetchError`].
-    pub fn max_timestamp(
-        &mut self,
-        now: Now,
-        part: Part,
-    ) -> Result<Reply<Option<TimedOffset>>, FetchError> {
-        todo!()
+        if let Some(Some(partition)) = self.parts.get_mut(part.0 as usize) {
+            partition.watched = true;
+        }
     }
 
     /// OffsetForLeaderEpoch: the largest known epoch not above `epoch` and the offset where it ends.
     #[must_use]
     pub fn epoch_end(&self, part: Part, epoch: i32) -> Option<(i32, i64)> {
-        todo!()
+        let partition = self.partition(part).ok()?;
+        if epoch == self.run.leader_epoch {
+            return Some((epoch, partition.high_watermark));
+        }
+        partition.epochs.end_of(epoch, partition.high_watermark)
     }
 
     /// Log size in bytes (DescribeLogDirs).
     #[must_use]
     pub fn log_bytes(&self, part: Part) -> u64 {
-        todo!()
+        let Ok(partition) = self.partition(part) else {
+            return 0;
+        };
+        let sealed = partition.stored.segments.iter().filter(|s| {
+            partition
+                .live
+                .is_none_or(|live| live.base_offset != s.base_offset)
+        });
+        sealed.map(|s| s.bytes).sum::<u64>() + partition.live.map_or(0, |live| live.bytes)
     }
 
     /// Counters since start.
     #[must_use]
     pub fn stats(&self) -> CoreStats {
-        todo!()
+        CoreStats {
+            frames: self.journal.frames_written,
+            journal_bytes: self.journal.bytes_written,
+            destaged_bytes: self.destage.bytes_written,
+            syncs: self.out.syncs,
+            rounds: self.destage.rounds,
+            backlog_bytes: self.journal.backlog_bytes(),
+            ..self.stats
+        }
     }
 
     // --- driver (through Shard) ---
 
     /// Starts commits, destage slices, retention: whatever is due.
     pub fn poll(&mut self, now: Now) {
-        todo!()
+        if self.state == State::Finished {
+            return;
+        }
+        self.journal.pump(now, &mut self.out);
+        self.pump_destage(now);
+        self.pump_reads();
+        if self.state == State::Running {
+            self.pump_retention(now);
+        }
+        self.remove_dropped();
+        self.evict();
+        if self.room_wanted && self.room_changed {
+            self.room_wanted = false;
+            self.out.events.push_back(Event::Room);
+        }
+        self.room_changed = false;
+        let written = self.destage.final_done && self.destage.is_idle() && self.reads.is_idle();
+        if self.state == State::Draining && written && self.journal.is_quiet() {
+            self.files.close_all(&mut self.out);
+            if self.out.in_flight() == 0 {
+                self.state = State::Finished;
+            }
+        }
+    }
+
+    fn evict(&mut self) {
+        let limit = self.memory_max();
+        while let Some(frame) = self.journal.evict(limit) {
+            for (part, _) in frame.parts {
+                if let Some(Some(partition)) = self.parts.get_mut(part as usize) {
+                    partition.drop_tail(frame.seq);
+                }
+            }
+        }
     }
 
     /// The next operation to carry out.
     pub fn next_op(&mut self) -> Option<Op> {
-        todo!()
+        self.out.next_op()
     }
 
     /// An operation ended.
     pub fn complete(&mut self, now: Now, completion: Completion) {
-        todo!()
+        let Completion {
+            id,
+            result,
+            returned,
+        } = completion;
+        match self.out.owner(id) {
+            Owner::JournalFile(slot) => self.journal.file_opened(&mut self.out, slot, result),
+            Owner::JournalHeader(slot) => {
+                self.journal.header_written(&mut self.out, slot, result);
+                self.room_changed = true;
+            }
+            Owner::Commit(seq) => self.committed(seq, result),
+            Owner::Opened(file) => {
+                self.files.opened(&mut self.out, file, result.is_ok());
+                for waiter in self.waiting_opens.remove(&file).unwrap_or_default() {
+                    match waiter {
+                        OpenWaiter::Stage(part) => self.stage_opened(now, part, file, result),
+                        OpenWaiter::Read(read) => self.read_opened(read, result),
+                    }
+                }
+            }
+            Owner::Stage(part) => {
+                let bytes = if let Returned::Data(data) = &returned {
+                    data.len()
+                } else {
+                    0
+                };
+                self.staged(part, bytes, result);
+            }
+            Owner::RoundSync => self.round_sync_done(result),
+            Owner::CheckpointWrite(bytes) => self.checkpoint_written(bytes, result),
+            Owner::CheckpointSync => self.checkpoint_synced(now, result),
+            Owner::Read(read) => match returned {
+                Returned::Buf(buf) => self.read_done(read, result, buf),
+                _ => self.read_done(
+                    read,
+                    Err(crate::disk::DiskError::IO),
+                    crate::buf::AlignedBuf::with_capacity(1),
+                ),
+            },
+            Owner::Nobody => {
+                if let Err(error) = result {
+                    tracing::warn!(shard = self.config.shard, %error, "cleaning up failed");
+                }
+            }
+        }
+    }
+
+    /// A commit ended: what became durable becomes visible.
+    fn committed(&mut self, seq: u64, result: Result<(), crate::disk::DiskError>) {
+        let before = self.journal.durable().0;
+        self.journal.committed(&mut self.out, seq, result);
+        for seq in before + 1..=self.journal.durable().0 {
+            let Some(frame) = self.journal.frame(seq) else {
+                continue;
+            };
+            for &(part, end) in &frame.parts {
+                if let Some(Some(partition)) = self.parts.get_mut(part as usize) {
+                    partition.high_watermark = end;
+                    if std::mem::take(&mut partition.watched) {
+                        self.out.events.push_back(Event::Advanced(Part(part)));
+                    }
+                }
+            }
+        }
     }
 
     /// The next piece of news.
     pub fn next_event(&mut self) -> Option<Event> {
-        todo!()
+        self.out.events.pop_front()
     }
 
     /// When [`Core::poll`] is needed next without other input, monotonic nanoseconds; 0 is at once.
     #[must_use]
     pub fn deadline_ns(&self) -> Option<u64> {
-        todo!()
+        if self.state == State::Finished {
+            return None;
+        }
+        if self.journal.has_work() || self.destage.has_work() || !self.out.events.is_empty() {
+            return Some(0);
+        }
+        let retention = (self.state == State::Running).then_some(self.retention_due_ns);
+        [
+            self.journal.marker_due_ns(),
+            self.destage.deadline_ns(),
+            retention,
+        ]
+        .into_iter()
+        .flatten()
+        .min()
     }
 
     /// Stops accepting appends, destages everything and writes a final checkpoint. Idempotent.
-    pub fn shutdown(&mut self, now: Now) {
-        todo!()
+    pub fn shutdown(&mut self, _now: Now) {
+        if self.state == State::Running {
+            self.state = State::Draining;
+        }
     }
 
     /// Whether [`Core::shutdown`] is complete.
     #[must_use]
     pub fn is_finished(&self) -> bool {
-        todo!()
+        self.state == State::Finished
     }
 }

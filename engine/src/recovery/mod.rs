@@ -6,6 +6,7 @@ use thiserror::Error;
 use crate::core::{LogConfig, Mutations};
 use crate::disk::{Disk, DiskError};
 use crate::id::PartitionKey;
+use crate::store::{Epochs, Producers, StoredLog};
 
 /// A partition the catalog knows; what is on disk of any other is removed.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -34,6 +35,14 @@ pub struct RunInfo {
 pub struct PartitionState {
     /// What the catalog says.
     pub meta: PartitionMeta,
+    /// First offset that can be read.
+    pub log_start: i64,
+    /// What the files hold: everything, after recovery.
+    pub log: StoredLog,
+    /// Leader epochs.
+    pub epochs: Epochs,
+    /// Idempotent producers.
+    pub producers: Producers,
 }
 
 /// What recovery found and did.

@@ -1,0 +1,177 @@
+//! Appending: validation, offset assignment, the journal's open frame. Nothing here waits.
+
+use crate::batch::BatchHeader;
+use crate::batch::header::{ATTR_LOG_APPEND_TIME, CRC_START, assign};
+use crate::checksum::crc32c;
+use crate::id::{FrameSeq, Now, Part};
+use crate::store::{ProducerCheck, ProducerError};
+
+use super::api::{AppendError, Appended};
+use super::partition::{LiveSegment, TailEntry};
+use super::{Core, State};
+
+impl Core {
+    /// Validates one record batch, assigns its offset, and puts it into the open journal frame. It is durable,
+    /// and visible to consumers, once [`Core::durable`] reaches the returned frame.
+    ///
+    /// # Errors
+    /// [`AppendError`]; nothing was changed then.
+    pub fn append(&mut self, now: Now, part: Part, batch: &[u8]) -> Result<Appended, AppendError> {
+        self.append_batch(now, part, batch, false)
+    }
+
+    /// As [`Core::append`] for batches the broker writes itself: control batches are allowed.
+    ///
+    /// # Errors
+    /// [`AppendError`]; nothing was changed then.
+    pub fn append_internal(
+        &mut self,
+        now: Now,
+        part: Part,
+        batch: &[u8],
+    ) -> Result<Appended, AppendError> {
+        self.append_batch(now, part, batch, true)
+    }
+
+    fn append_batch(
+        &mut self,
+        now: Now,
+        part: Part,
+        batch: &[u8],
+        internal: bool,
+    ) -> Result<Appended, AppendError> {
+        if self.state != State::Running {
+            return Err(AppendError::Closed);
+        }
+        let (epoch, memory_max) = (self.run.leader_epoch, self.memory_max());
+        let partition = self
+            .parts
+            .get_mut(part.0 as usize)
+            .and_then(Option::as_mut)
+            .ok_or(AppendError::UnknownPartition)?;
+        let limit = partition.config.max_message_bytes;
+        let most = (limit as usize).min(self.config.max_batch_bytes);
+        BatchHeader::parse(batch)?;
+        if batch.len() > most {
+            return Err(AppendError::TooLarge {
+                bytes: batch.len(),
+                limit: most as u32,
+            });
+        }
+        let header = *BatchHeader::validate(batch)?;
+        if header.is_control() && !internal {
+            return Err(AppendError::ControlBatch);
+        }
+        if header.is_idempotent()
+            && header.base_sequence.get() >= 0
+            && let ProducerCheck::Duplicate(original) = partition
+                .producers
+                .check(&header)
+                .map_err(|e| refused(&header, e))?
+        {
+            self.stats.duplicates += 1;
+            return Ok(Appended {
+                frame: FrameSeq(original.frame),
+                base_offset: original.base_offset,
+                log_start_offset: partition.log_start,
+                append_time_ms: -1,
+                duplicate: true,
+            });
+        }
+        if self.storage_full {
+            self.room_wanted = true;
+            return Err(AppendError::StorageFull);
+        }
+        if !self.journal.has_room(batch.len())
+            || self.journal.backlog_bytes() + batch.len() as u64 > memory_max
+        {
+            self.room_wanted = true;
+            return Err(AppendError::Busy);
+        }
+
+        let records = i64::from(header.record_count.get());
+        let roll = partition.must_roll(batch.len(), records, now.wall_ms);
+        let (base, next) = (partition.log_end, partition.log_end + records);
+        let append_time = partition.config.log_append_time.then_some(now.wall_ms);
+        let mut stored = header;
+        let place = self.journal.append(
+            &mut self.out,
+            partition.key,
+            part.0,
+            batch,
+            roll,
+            next,
+            |bytes| {
+                assign(bytes, base, epoch);
+                if let Some(time) = append_time {
+                    stamp(bytes, time);
+                }
+                if let Some(header) = BatchHeader::read(bytes) {
+                    stored = *header;
+                }
+            },
+        );
+        partition.log_end = next;
+        if roll {
+            partition.roll_next = false;
+            partition.live = Some(LiveSegment {
+                base_offset: base,
+                bytes: 0,
+                created_ms: now.wall_ms,
+            });
+        }
+        if let Some(live) = &mut partition.live {
+            live.bytes += batch.len() as u64;
+        }
+        partition
+            .tail
+            .push_back(TailEntry::new(base, place, batch.len(), roll));
+        partition.epochs.append(epoch, base);
+        if stored.max_timestamp.get() > partition.max_timestamp.0 {
+            partition.max_timestamp = (stored.max_timestamp.get(), next - 1);
+        }
+        if header.is_idempotent() {
+            partition.producers.note(&stored, place.frame, now.wall_ms);
+        }
+        if !partition.dirty {
+            partition.dirty = true;
+            self.destage.dirty.push(part.0);
+        }
+        self.destage.note_append(now);
+        self.stats.batches += 1;
+        self.stats.records += records as u64;
+        self.stats.ingested_bytes += batch.len() as u64;
+        Ok(Appended {
+            frame: FrameSeq(place.frame),
+            base_offset: base,
+            log_start_offset: partition.log_start,
+            append_time_ms: append_time.unwrap_or(-1),
+            duplicate: false,
+        })
+    }
+}
+
+fn refused(header: &BatchHeader, error: ProducerError) -> AppendError {
+    let producer_id = header.producer_id.get();
+    match error {
+        ProducerError::OutOfOrder { got, expected } => AppendError::OutOfOrderSequence {
+            producer_id,
+            got,
+            expected,
+        },
+        ProducerError::Fenced { got, current } => AppendError::ProducerFenced {
+            producer_id,
+            got,
+            current,
+        },
+    }
+}
+
+/// Sets a batch's time to the broker's (`LogAppendTime`): attribute bit 3, the largest timestamp, the CRC.
+fn stamp(batch: &mut [u8], time_ms: i64) {
+    let attributes = i16::from_be_bytes([batch[21], batch[22]]) | ATTR_LOG_APPEND_TIME;
+    batch[21..23].copy_from_slice(&attributes.to_be_bytes());
+    batch[35..43].copy_from_slice(&time_ms.to_be_bytes());
+    let crc = crc32c(&batch[CRC_START..]);
+    batch[17..21].copy_from_slice(&crc.to_be_bytes());
+}

@@ -1,0 +1,167 @@
+//! One partition of a shard: the live end of its log in memory, and what is stored behind it.
+
+use std::collections::VecDeque;
+
+use crate::id::PartitionKey;
+use crate::store::{Epochs, Producers, StoredLog};
+
+use super::api::LogConfig;
+use super::journal::Place;
+
+/// A batch in the journal's memory.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct TailEntry {
+    pub(super) base_offset: i64,
+    pub(super) place: Place,
+    len_and_roll: u32,
+}
+
+impl TailEntry {
+    const ROLL: u32 = 1 << 31;
+
+    pub(super) fn new(base_offset: i64, place: Place, len: usize, roll: bool) -> Self {
+        debug_assert!(len < Self::ROLL as usize);
+        Self {
+            base_offset,
+            place,
+            len_and_roll: len as u32 | if roll { Self::ROLL } else { 0 },
+        }
+    }
+
+    pub(super) fn len(&self) -> usize {
+        (self.len_and_roll & !Self::ROLL) as usize
+    }
+
+    pub(super) fn roll(&self) -> bool {
+        self.len_and_roll & Self::ROLL != 0
+    }
+}
+
+/// The segment that appends go to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct LiveSegment {
+    pub(super) base_offset: i64,
+    pub(super) bytes: u64,
+    pub(super) created_ms: i64,
+}
+
+/// Where a sequential reader will go on in the files: the batch at `offset` starts at `position`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct ReadHint {
+    pub(super) offset: i64,
+    pub(super) segment: i64,
+    pub(super) position: u64,
+}
+
+/// Readers of one partition whose places are remembered.
+const HINTS: usize = 8;
+
+/// One partition.
+#[derive(Debug)]
+pub(super) struct Partition {
+    pub(super) key: PartitionKey,
+    pub(super) dir: String,
+    pub(super) config: LogConfig,
+    pub(super) log_start: i64,
+    pub(super) log_end: i64,
+    pub(super) high_watermark: i64,
+    pub(super) stored: StoredLog,
+    pub(super) live: Option<LiveSegment>,
+    /// The next append starts a new segment.
+    pub(super) roll_next: bool,
+    /// Batches in memory, oldest first; the newest are the log's end.
+    pub(super) tail: VecDeque<TailEntry>,
+    /// Entries dropped from the front of `tail` so far.
+    pub(super) tail_dropped: u64,
+    /// Entries, counted as `tail_dropped` counts, that `stored` covers.
+    pub(super) tail_stored: u64,
+    /// Largest timestamp appended and the last offset of its batch.
+    pub(super) max_timestamp: (i64, i64),
+    pub(super) producers: Producers,
+    pub(super) epochs: Epochs,
+    pub(super) watched: bool,
+    /// It is in the destager's list.
+    pub(super) dirty: bool,
+    hints: VecDeque<ReadHint>,
+}
+
+impl Partition {
+    pub(super) fn new(key: PartitionKey, dir: String, config: LogConfig) -> Self {
+        Self {
+            key,
+            dir,
+            config,
+            log_start: 0,
+            log_end: 0,
+            high_watermark: 0,
+            stored: StoredLog::default(),
+            live: None,
+            roll_next: false,
+            tail: VecDeque::new(),
+            tail_dropped: 0,
+            tail_stored: 0,
+            max_timestamp: (i64::MIN, -1),
+            producers: Producers::default(),
+            epochs: Epochs::default(),
+            watched: false,
+            dirty: false,
+            hints: VecDeque::new(),
+        }
+    }
+
+    /// Whether a batch of `len` bytes with `records` records must start a new segment.
+    pub(super) fn must_roll(&self, len: usize, records: i64, wall_ms: i64) -> bool {
+        let Some(live) = self.live else { return true };
+        if self.roll_next {
+            return true;
+        }
+        live.bytes > 0
+            && (live.bytes + len as u64 > u64::from(self.config.segment_bytes)
+                || wall_ms - live.created_ms > self.config.segment_ms
+                || self.log_end + records - live.base_offset > i64::from(i32::MAX))
+    }
+
+    /// The tail entry whose batch contains `offset`, if it is in memory.
+    pub(super) fn tail_at(&self, offset: i64) -> Option<usize> {
+        let after = self
+            .tail
+            .partition_point(|entry| entry.base_offset <= offset);
+        after.checked_sub(1)
+    }
+
+    /// Drops entries of frames up to `frame` from the front.
+    pub(super) fn drop_tail(&mut self, frame: u64) {
+        while self
+            .tail
+            .front()
+            .is_some_and(|entry| entry.place.frame <= frame)
+        {
+            self.tail.pop_front();
+            self.tail_dropped += 1;
+        }
+        if self.tail.is_empty() {
+            self.tail = VecDeque::new();
+        }
+    }
+
+    /// Batches that are not stored yet.
+    pub(super) fn has_unstored(&self) -> bool {
+        self.tail_stored < self.tail_dropped + self.tail.len() as u64
+    }
+
+    pub(super) fn hint(&self, offset: i64) -> Option<ReadHint> {
+        self.hints
+            .iter()
+            .copied()
+            .find(|hint| hint.offset == offset)
+    }
+
+    pub(super) fn remember(&mut self, used: i64, hint: ReadHint) {
+        self.hints
+            .retain(|known| known.offset != used && known.offset != hint.offset);
+        if self.hints.len() == HINTS {
+            self.hints.pop_front();
+        }
+        self.hints.push_back(hint);
+    }
+}

@@ -1,0 +1,787 @@
+//! Reading: from the journal's memory at once, from segment files by tasks that wait for the disk.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use crate::batch::{BatchHeader, body};
+use crate::buf::{AlignedBuf, BLOCK, Slice, round_down, round_up};
+use crate::disk::{DiskError, FileId, Lane, OpKind, OpenMode};
+use crate::id::{Now, Part};
+use crate::store::{SegmentFile, SparseIndex};
+
+use super::api::{
+    Chunk, Event, FetchData, FetchError, FetchSpec, FileSpan, ReadId, Reply, TimedOffset,
+};
+use super::files::FileKey;
+use super::outbox::Owner;
+use super::partition::ReadHint;
+use super::{Core, OpenWaiter};
+
+/// Reads that may wait for their turn.
+const QUEUE_MAX: usize = 10_000;
+/// Sealed segments whose index stays in memory.
+const INDEXES_KEPT: usize = 256;
+/// An index file is at most this long, bytes: entries are bounded when a segment is sealed.
+const INDEX_FILE_MAX: usize = 64 << 10;
+/// A single read is at most this long, bytes, unless one batch is longer.
+const READ_MAX: usize = 1 << 20;
+/// Read to find a batch when only its place is wanted, bytes.
+const PROBE: usize = 64 << 10;
+/// Decompressed records of one batch at most, bytes, when looking for a timestamp.
+const INFLATED_MAX: usize = 128 << 20;
+
+/// What a task is looking for.
+#[derive(Debug, Clone, Copy)]
+enum Goal {
+    Fetch(FetchSpec),
+    /// First record at or after a time.
+    Time(i64),
+    /// The youngest record of the batch that holds this offset.
+    Newest(i64),
+}
+
+#[derive(Debug)]
+enum Step {
+    /// Waiting for a file to be opened, or for a turn.
+    Opening,
+    /// The offset index, then the time index, of a sealed segment.
+    Index { offsets: Option<Vec<u8>> },
+    /// Batches from `position` of the segment.
+    Scan { from: u64 },
+}
+
+#[derive(Debug)]
+struct Task {
+    part: u32,
+    goal: Goal,
+    segment: i64,
+    step: Step,
+    /// A batch starts here.
+    position: u64,
+    /// Bytes to read from there.
+    want: usize,
+    file: Option<(FileKey, FileId)>,
+    exact: bool,
+}
+
+/// Reads under way.
+#[derive(Debug, Default)]
+pub(super) struct Reads {
+    tasks: BTreeMap<ReadId, Task>,
+    waiting: VecDeque<ReadId>,
+    active: usize,
+    next_id: u64,
+    indexes: VecDeque<(u32, i64)>,
+}
+
+impl Reads {
+    pub(super) fn is_idle(&self) -> bool {
+        self.tasks.is_empty()
+    }
+}
+
+impl Core {
+    /// Reads from `spec.offset` up to the high watermark: from memory at once, else by an [`Event::Fetched`].
+    ///
+    /// # Errors
+    /// [`FetchError`].
+    pub fn fetch(
+        &mut self,
+        _now: Now,
+        part: Part,
+        spec: FetchSpec,
+    ) -> Result<Reply<FetchData>, FetchError> {
+        let serve_undurable = self.config.mutations.serve_undurable;
+        let partition = self.partition(part)?;
+        let end = if serve_undurable {
+            partition.log_end
+        } else {
+            partition.high_watermark
+        };
+        if spec.offset < partition.log_start || spec.offset > partition.log_end {
+            return Err(FetchError::OutOfRange {
+                offset: spec.offset,
+                log_start_offset: partition.log_start,
+                log_end_offset: partition.log_end,
+            });
+        }
+        if spec.offset >= end {
+            return Ok(Reply::Ready(FetchData::default()));
+        }
+        if let Some(at) = partition.tail_at(spec.offset) {
+            let data = self.collect(part, at, end, spec);
+            self.stats.read_memory_bytes += data.bytes as u64;
+            return Ok(Reply::Ready(data));
+        }
+        let at = partition.stored.segment_at(spec.offset);
+        let segment = at.map(|at| partition.stored.segments[at].base_offset);
+        let Some(segment) = segment else {
+            return Err(FetchError::Damaged {
+                segment: spec.offset,
+                position: 0,
+            });
+        };
+        let hint = partition
+            .hint(spec.offset)
+            .filter(|hint| hint.segment == segment);
+        let id = self.start_read(part, Goal::Fetch(spec), segment, hint)?;
+        Ok(self.reply_now(id, |event| match event {
+            Event::Fetched(_, Ok(data)) => Some(data),
+            _ => None,
+        }))
+    }
+
+    /// A read that ended without waiting is answered at once.
+    fn reply_now<T>(&mut self, id: ReadId, take: impl Fn(Event) -> Option<T>) -> Reply<T> {
+        let done = match self.out.events.back() {
+            Some(Event::Fetched(last, Ok(_))) | Some(Event::Timed(last, Ok(_))) => *last == id,
+            _ => false,
+        };
+        if done && let Some(value) = self.out.events.pop_back().and_then(take) {
+            return Reply::Ready(value);
+        }
+        Reply::Pending(id)
+    }
+
+    /// Batches in memory from tail entry `at` on, up to `end`.
+    fn collect(&self, part: Part, at: usize, end: i64, spec: FetchSpec) -> FetchData {
+        let mut data = FetchData::default();
+        let Some(partition) = self.parts.get(part.0 as usize).and_then(Option::as_ref) else {
+            return data;
+        };
+        for entry in partition.tail.range(at..) {
+            let first = data.chunks.is_empty() && spec.min_one;
+            if entry.base_offset >= end || !first && data.bytes + entry.len() > spec.max_bytes {
+                break;
+            }
+            let Some(slice) = self.journal.slice(entry.place, entry.len()) else {
+                break;
+            };
+            data.bytes += entry.len();
+            data.chunks.push(Chunk::Bytes(slice));
+        }
+        data
+    }
+
+    /// Gives back the file of a span once it is sent or dropped; each span of a [`FetchData`] exactly once.
+    pub fn release(&mut self, span: FileSpan) {
+        self.files.release(&mut self.out, span.file);
+    }
+
+    /// The first record whose timestamp is at least `timestamp_ms`, or [`Event::Timed`] later. Batches that are
+    /// not in files yet are looked at one by one.
+    ///
+    /// # Errors
+    /// [`FetchError`].
+    pub fn offset_for_time(
+        &mut self,
+        _now: Now,
+        part: Part,
+        timestamp_ms: i64,
+    ) -> Result<Reply<Option<TimedOffset>>, FetchError> {
+        let partition = self.partition(part)?;
+        if partition.max_timestamp.0 < timestamp_ms
+            || partition.log_start == partition.high_watermark
+        {
+            return Ok(Reply::Ready(None));
+        }
+        let mut segments = partition.stored.segments.iter();
+        let Some(segment) = segments.find(|s| s.max_timestamp >= timestamp_ms) else {
+            return Ok(Reply::Ready(self.time_in_memory(part, timestamp_ms)));
+        };
+        let base = segment.base_offset;
+        let id = self.start_read(part, Goal::Time(timestamp_ms), base, None)?;
+        Ok(self.reply_now(id, |event| match event {
+            Event::Timed(_, Ok(found)) => Some(found),
+            _ => None,
+        }))
+    }
+
+    fn time_in_memory(&self, part: Part, timestamp_ms: i64) -> Option<TimedOffset> {
+        let partition = self.parts.get(part.0 as usize)?.as_ref()?;
+        let skip = (partition.tail_stored - partition.tail_dropped) as usize;
+        for entry in partition.tail.range(skip..) {
+            if entry.base_offset >= partition.high_watermark {
+                return None;
+            }
+            let batch = self.journal.slice(entry.place, entry.len())?;
+            let header = BatchHeader::read(&batch)?;
+            if header.max_timestamp.get() >= timestamp_ms {
+                let found = find_record(&batch, partition.log_start, |ts| ts >= timestamp_ms);
+                if found.is_some() {
+                    return found;
+                }
+            }
+        }
+        None
+    }
+
+    /// The record with the largest timestamp (ListOffsets -3), if the log is not empty.
+    ///
+    /// # Errors
+    /// [`FetchError`].
+    pub fn max_timestamp(
+        &mut self,
+        _now: Now,
+        part: Part,
+    ) -> Result<Reply<Option<TimedOffset>>, FetchError> {
+        let partition = self.partition(part)?;
+        let (newest, offset) = partition.max_timestamp;
+        if newest < 0
+            || partition.log_start == partition.high_watermark
+            || offset < partition.log_start
+        {
+            return Ok(Reply::Ready(None));
+        }
+        let end = partition.high_watermark;
+        if let Some(at) = partition.tail_at(offset.min(end - 1)) {
+            let entry = partition.tail[at];
+            let log_start = partition.log_start;
+            let batch = self.journal.slice(entry.place, entry.len());
+            return Ok(Reply::Ready(
+                batch.and_then(|batch| youngest(&batch, log_start)),
+            ));
+        }
+        let at = partition.stored.segment_at(offset);
+        let Some(segment) = at.map(|at| partition.stored.segments[at].base_offset) else {
+            return Ok(Reply::Ready(None));
+        };
+        let id = self.start_read(part, Goal::Newest(offset), segment, None)?;
+        Ok(self.reply_now(id, |event| match event {
+            Event::Timed(_, Ok(found)) => Some(found),
+            _ => None,
+        }))
+    }
+
+    fn start_read(
+        &mut self,
+        part: Part,
+        goal: Goal,
+        segment: i64,
+        hint: Option<ReadHint>,
+    ) -> Result<ReadId, FetchError> {
+        if self.reads.waiting.len() >= QUEUE_MAX {
+            return Err(FetchError::Busy);
+        }
+        let id = ReadId(self.reads.next_id);
+        self.reads.next_id += 1;
+        let task = Task {
+            part: part.0,
+            goal,
+            segment,
+            step: Step::Opening,
+            position: hint.map_or(0, |hint| hint.position),
+            want: 0,
+            file: None,
+            exact: hint.is_some(),
+        };
+        self.reads.tasks.insert(id, task);
+        self.reads.waiting.push_back(id);
+        self.pump_reads();
+        Ok(id)
+    }
+
+    /// Starts waiting reads while few enough are under way.
+    pub(super) fn pump_reads(&mut self) {
+        while self.reads.active < self.config.reads_in_flight.max(1)
+            && let Some(id) = self.reads.waiting.pop_front()
+        {
+            self.reads.active += 1;
+            self.begin_read(id);
+        }
+    }
+
+    /// Finds out where to read: by hint, by the index in memory, or by reading the index first.
+    fn begin_read(&mut self, id: ReadId) {
+        let Some(task) = self.reads.tasks.get_mut(&id) else {
+            return;
+        };
+        let (goal, segment) = (task.goal, task.segment);
+        let Some(partition) = self.parts[task.part as usize].as_ref() else {
+            return self.end_read(id, Err(FetchError::UnknownPartition));
+        };
+        let at = partition.stored.segment_at(segment);
+        let Some(found) = at.map(|at| &partition.stored.segments[at]) else {
+            return self.end_read(id, Err(self.gone(id)));
+        };
+        if !task.exact {
+            let Some(index) = &found.index else {
+                task.step = Step::Index { offsets: None };
+                return self.open_for(id, SegmentFile::Index);
+            };
+            let relative = |offset: i64| (offset - segment).clamp(0, i64::from(u32::MAX)) as u32;
+            task.position = u64::from(match goal {
+                Goal::Fetch(spec) => index.position_of(relative(spec.offset)),
+                Goal::Newest(offset) => index.position_of(relative(offset)),
+                Goal::Time(ms) => index.position_of_time(ms),
+            });
+            let gap = found.bytes / (index.entries().len() as u64 + 1);
+            task.want = (gap as usize).clamp(PROBE, READ_MAX);
+        }
+        task.want = match goal {
+            Goal::Fetch(spec) if spec.spans => task.want.clamp(PROBE, READ_MAX),
+            Goal::Fetch(spec) => (task.want + spec.max_bytes).clamp(BLOCK, READ_MAX + PROBE),
+            Goal::Time(_) | Goal::Newest(_) => task.want.clamp(PROBE, READ_MAX),
+        };
+        self.read_batches(id);
+    }
+
+    /// The segment a task wants was removed meanwhile.
+    fn gone(&self, id: ReadId) -> FetchError {
+        let task = self.reads.tasks.get(&id);
+        let Some(partition) = task.and_then(|t| self.parts[t.part as usize].as_ref()) else {
+            return FetchError::UnknownPartition;
+        };
+        let offset = match task.map(|task| task.goal) {
+            Some(Goal::Fetch(spec)) => spec.offset,
+            _ => -1,
+        };
+        FetchError::OutOfRange {
+            offset,
+            log_start_offset: partition.log_start,
+            log_end_offset: partition.log_end,
+        }
+    }
+
+    /// Reads from the task's position, through the file or, when all of it is there, from the odd tail.
+    fn read_batches(&mut self, id: ReadId) {
+        let Some(task) = self.reads.tasks.get_mut(&id) else {
+            return;
+        };
+        let Some(partition) = self.parts[task.part as usize].as_ref() else {
+            return self.end_read(id, Err(FetchError::UnknownPartition));
+        };
+        let found = partition.stored.segment_at(task.segment);
+        let Some(segment) = found.map(|at| &partition.stored.segments[at]) else {
+            return self.end_read(id, Err(self.gone(id)));
+        };
+        let from = round_down(task.position as usize) as u64;
+        task.step = Step::Scan { from };
+        if task.position >= segment.file_bytes() {
+            let buf = AlignedBuf::with_capacity(BLOCK);
+            let from = segment.file_bytes();
+            task.step = Step::Scan { from };
+            return self.scanned(id, buf);
+        }
+        let wants_file = task
+            .file
+            .is_none_or(|(key, _)| key.file != SegmentFile::Log || key.base_offset != task.segment);
+        if wants_file {
+            return self.open_for(id, SegmentFile::Log);
+        }
+        let Some((_, file)) = task.file else { return };
+        let end = segment.file_bytes().min(task.position + task.want as u64);
+        let len = round_up((end - from) as usize);
+        // Room for the odd tail behind what the file has.
+        let pool = self.journal.pool();
+        let buf = if len + BLOCK <= pool.slab_bytes() && len > 256 << 10 {
+            pool.buffer()
+        } else {
+            AlignedBuf::with_capacity(len + BLOCK)
+        };
+        self.out.submit(
+            Lane::Read,
+            OpKind::Read {
+                file,
+                offset: from,
+                len,
+                buf,
+            },
+            Owner::Read(id),
+        );
+    }
+
+    fn open_for(&mut self, id: ReadId, file: SegmentFile) {
+        let Some(task) = self.reads.tasks.get_mut(&id) else {
+            return;
+        };
+        let Some(partition) = self.parts[task.part as usize].as_ref() else {
+            return self.end_read(id, Err(FetchError::UnknownPartition));
+        };
+        let spans = matches!(task.goal, Goal::Fetch(spec) if spec.spans);
+        let direct = self.config.read_direct && !spans;
+        let mode = if direct {
+            OpenMode::ReadDirect
+        } else {
+            OpenMode::ReadBuffered
+        };
+        let key = FileKey {
+            part: task.part,
+            base_offset: task.segment,
+            file,
+            mode,
+        };
+        if let Some((_, old)) = task.file.take() {
+            self.files.release(&mut self.out, old);
+        }
+        let (opened, ready) = self.files.acquire(&mut self.out, key, &partition.dir);
+        task.file = Some((key, opened));
+        if ready {
+            self.read_opened(id, Ok(()));
+        } else {
+            self.waiting_opens
+                .entry(opened)
+                .or_default()
+                .push(OpenWaiter::Read(id));
+        }
+    }
+
+    /// A file that a read waits for is open, or cannot be opened.
+    pub(super) fn read_opened(&mut self, id: ReadId, result: Result<(), DiskError>) {
+        if let Err(error) = result {
+            return self.end_read(id, Err(FetchError::Disk(error)));
+        }
+        let Some(task) = self.reads.tasks.get(&id) else {
+            return;
+        };
+        match (&task.step, task.file) {
+            (Step::Index { .. }, Some((_, file))) => {
+                let buf = AlignedBuf::with_capacity(INDEX_FILE_MAX);
+                let kind = OpKind::Read {
+                    file,
+                    offset: 0,
+                    len: INDEX_FILE_MAX,
+                    buf,
+                };
+                self.out.submit(Lane::Read, kind, Owner::Read(id));
+            }
+            _ => self.read_batches(id),
+        }
+    }
+
+    /// A read of a task ended.
+    pub(super) fn read_done(&mut self, id: ReadId, result: Result<(), DiskError>, buf: AlignedBuf) {
+        if let Err(error) = result {
+            return self.end_read(id, Err(FetchError::Disk(error)));
+        }
+        let Some(task) = self.reads.tasks.get_mut(&id) else {
+            return;
+        };
+        match &mut task.step {
+            Step::Index {
+                offsets: offsets @ None,
+            } => {
+                *offsets = Some(buf.to_vec());
+                self.open_for(id, SegmentFile::TimeIndex);
+            }
+            Step::Index {
+                offsets: Some(offsets),
+            } => {
+                let offsets = std::mem::take(offsets);
+                let (part, base) = (task.part, task.segment);
+                if let Some(partition) = self.parts[part as usize].as_mut()
+                    && let Some(at) = partition.stored.segment_at(base)
+                {
+                    let interval = partition.config.index_interval_bytes;
+                    let index = SparseIndex::from_files(interval, &offsets, &buf);
+                    partition.stored.segments[at].index = Some(index);
+                    self.keep_index(part, base);
+                }
+                self.begin_read(id);
+            }
+            Step::Scan { .. } => self.scanned(id, buf),
+            Step::Opening => {}
+        }
+    }
+
+    /// Notes that a sealed segment's index is in memory, and drops the oldest such.
+    pub(super) fn keep_index(&mut self, part: u32, base: i64) {
+        self.reads.indexes.push_back((part, base));
+        if self.reads.indexes.len() > INDEXES_KEPT
+            && let Some((part, base)) = self.reads.indexes.pop_front()
+            && !self.reads.indexes.contains(&(part, base))
+            && let Some(partition) = self.parts[part as usize].as_mut()
+            && let Some(at) = partition.stored.segment_at(base)
+            && partition.stored.segments[at].sealed
+        {
+            partition.stored.segments[at].index = None;
+        }
+    }
+
+    /// Bytes from the segment are here: looks for the batch, reads on, or answers.
+    fn scanned(&mut self, id: ReadId, mut buf: AlignedBuf) {
+        let Some(task) = self.reads.tasks.get_mut(&id) else {
+            return;
+        };
+        let Some(partition) = self.parts[task.part as usize].as_ref() else {
+            return self.end_read(id, Err(FetchError::UnknownPartition));
+        };
+        let found = partition.stored.segment_at(task.segment);
+        let Some(segment) = found.map(|at| &partition.stored.segments[at]) else {
+            return self.end_read(id, Err(self.gone(id)));
+        };
+        let Step::Scan { from } = task.step else {
+            return;
+        };
+        // What lies beyond the whole blocks in the file is in memory. The file may have grown since the read.
+        let file_end = segment.file_bytes();
+        if from + buf.len() as u64 >= file_end {
+            buf.set_len((file_end - from) as usize);
+            if let Some(odd) = partition.stored.odd.as_ref().filter(|_| !segment.sealed) {
+                buf.extend_from_slice(odd);
+            }
+        }
+        let start = (task.position - from) as usize;
+        let damaged = FetchError::Damaged {
+            segment: task.segment,
+            position: task.position,
+        };
+        let Some(bytes) = buf.get(start..) else {
+            return self.end_read(id, Err(damaged));
+        };
+        let last = from + buf.len() as u64 >= segment.bytes;
+        let log_start = partition.log_start;
+        let verdict = match task.goal {
+            Goal::Fetch(spec) => look(bytes, |header| header.last_offset() >= spec.offset),
+            Goal::Newest(offset) => look(bytes, |header| header.last_offset() >= offset),
+            Goal::Time(ms) => look(bytes, |header| {
+                header.max_timestamp.get() >= ms && header.last_offset() >= log_start
+            }),
+        };
+        match verdict {
+            Look::Damaged(at) => {
+                let position = task.position + at as u64;
+                let damaged = FetchError::Damaged {
+                    segment: task.segment,
+                    position,
+                };
+                self.end_read(id, Err(damaged));
+            }
+            Look::More { at, need } => {
+                if last && at == bytes.len() {
+                    return self.not_in_segment(id);
+                }
+                if last {
+                    return self.end_read(id, Err(damaged));
+                }
+                task.position += at as u64;
+                task.want = need.max(task.want.min(READ_MAX));
+                self.read_batches(id);
+            }
+            Look::Found { at, len } => match task.goal {
+                Goal::Fetch(spec) => {
+                    let position = task.position + at as u64;
+                    let bytes = self.journal.pool().share(buf);
+                    self.found_batch(id, spec, bytes, start + at, position);
+                }
+                Goal::Time(ms) => {
+                    let batch = &bytes[at..at + len];
+                    match find_record(batch, log_start, |ts| ts >= ms) {
+                        Some(record) => self.end_timed(id, Some(record)),
+                        None => {
+                            task.position += (at + len) as u64;
+                            self.read_batches(id);
+                        }
+                    }
+                }
+                Goal::Newest(_) => {
+                    let record = youngest(&bytes[at..at + len], log_start);
+                    self.end_timed(id, record);
+                }
+            },
+        }
+    }
+
+    /// A look-up by time goes on in the next segment, or in memory behind the last.
+    fn not_in_segment(&mut self, id: ReadId) {
+        let Some(task) = self.reads.tasks.get_mut(&id) else {
+            return;
+        };
+        let Goal::Time(ms) = task.goal else {
+            let error = FetchError::Damaged {
+                segment: task.segment,
+                position: task.position,
+            };
+            return self.end_read(id, Err(error));
+        };
+        let next = self.parts[task.part as usize]
+            .as_ref()
+            .and_then(|partition| {
+                let segments = partition.stored.segments.iter();
+                segments
+                    .map(|s| (s.base_offset, s.max_timestamp))
+                    .find(|&(base, newest)| base > task.segment && newest >= ms)
+            });
+        match next {
+            Some((base, _)) => {
+                task.segment = base;
+                task.exact = false;
+                self.begin_read(id);
+            }
+            None => {
+                let part = Part(task.part);
+                let found = self.time_in_memory(part, ms);
+                self.end_timed(id, found);
+            }
+        }
+    }
+
+    /// The wanted batch starts at `start` of `bytes`, which is `position` in the segment.
+    fn found_batch(
+        &mut self,
+        id: ReadId,
+        spec: FetchSpec,
+        bytes: Slice,
+        start: usize,
+        position: u64,
+    ) {
+        let Some(task) = self.reads.tasks.get_mut(&id) else {
+            return;
+        };
+        let Some(partition) = self.parts[task.part as usize].as_mut() else {
+            return self.end_read(id, Err(FetchError::UnknownPartition));
+        };
+        let found = partition.stored.segment_at(task.segment);
+        let Some(segment) = found.map(|at| &partition.stored.segments[at]) else {
+            return self.end_read(id, Err(self.gone(id)));
+        };
+        let (end, file_end) = (segment.bytes, segment.file_bytes());
+        let first = BatchHeader::read(&bytes[start..]).map_or(0, BatchHeader::total_len);
+        if first > spec.max_bytes && !spec.min_one {
+            return self.end_read(id, Ok(FetchData::default()));
+        }
+        let wanted = spec.max_bytes.max(first).min((end - position) as usize);
+        if spec.spans && position < file_end {
+            let len = wanted.min((file_end - position) as usize);
+            let mut data = FetchData::default();
+            if let Some((_, file)) = task.file.take() {
+                data.chunks.push(Chunk::Span(FileSpan {
+                    file,
+                    offset: position,
+                    len,
+                }));
+            }
+            if wanted > len
+                && let Some(odd) = partition.stored.odd.as_ref().filter(|_| !segment.sealed)
+            {
+                data.chunks
+                    .push(Chunk::Bytes(odd.cut(0, (wanted - len).min(odd.len()))));
+            }
+            data.bytes = data.chunks.iter().map(Chunk::len).sum();
+            return self.end_read(id, Ok(data));
+        }
+        let here = bytes.len() - start;
+        if here < wanted.min(READ_MAX).max(first) && here < (end - position) as usize {
+            // The search ended near the end of what was read: read again from the batch itself.
+            task.position = position;
+            task.exact = true;
+            task.want = wanted.min(READ_MAX).max(first);
+            return self.read_batches(id);
+        }
+        let (len, next) = whole_batches(&bytes[start..], wanted.min(here));
+        let segment_base = task.segment;
+        let hint = ReadHint {
+            offset: next,
+            segment: segment_base,
+            position: position + len as u64,
+        };
+        partition.remember(spec.offset, hint);
+        let chunks = vec![Chunk::Bytes(bytes.cut(start, start + len))];
+        self.end_read(id, Ok(FetchData { chunks, bytes: len }));
+    }
+
+    fn end_timed(&mut self, id: ReadId, found: Option<TimedOffset>) {
+        self.close_read(id);
+        self.out.events.push_back(Event::Timed(id, Ok(found)));
+    }
+
+    fn end_read(&mut self, id: ReadId, result: Result<FetchData, FetchError>) {
+        let Some(goal) = self.close_read(id) else {
+            return;
+        };
+        if let Ok(data) = &result {
+            self.stats.read_file_bytes += data.bytes as u64;
+        }
+        self.out.events.push_back(match (goal, result) {
+            (Goal::Fetch(_), result) => Event::Fetched(id, result),
+            (_, Err(error)) => Event::Timed(id, Err(error)),
+            (_, Ok(_)) => Event::Timed(id, Ok(None)),
+        });
+    }
+
+    fn close_read(&mut self, id: ReadId) -> Option<Goal> {
+        let task = self.reads.tasks.remove(&id)?;
+        if let Some((_, file)) = task.file {
+            self.files.release(&mut self.out, file);
+        }
+        self.reads.active -= 1;
+        Some(task.goal)
+    }
+}
+
+/// What a search through batches came to.
+enum Look {
+    /// The batch, whole.
+    Found { at: usize, len: usize },
+    /// Not among the whole batches; the next begins at `at` and is `need` bytes long as far as is known.
+    More { at: usize, need: usize },
+    /// No batch begins there.
+    Damaged(usize),
+}
+
+/// Looks through whole batches for the first that `wanted` selects.
+fn look(bytes: &[u8], wanted: impl Fn(&BatchHeader) -> bool) -> Look {
+    let mut at = 0;
+    loop {
+        let rest = &bytes[at..];
+        let Some(header) = BatchHeader::read(rest) else {
+            return Look::More { at, need: PROBE };
+        };
+        if header.magic != crate::batch::header::MAGIC_V2 || header.batch_length.get() < 49 {
+            return Look::Damaged(at);
+        }
+        let len = header.total_len();
+        if len > rest.len() {
+            return Look::More { at, need: len };
+        }
+        if wanted(header) {
+            return Look::Found { at, len };
+        }
+        at += len;
+    }
+}
+
+/// Length of the whole batches within `limit` bytes, the first in any case, and the offset after them.
+fn whole_batches(bytes: &[u8], limit: usize) -> (usize, i64) {
+    let (mut len, mut next) = (0, 0);
+    while let Ok(header) = BatchHeader::parse(&bytes[len..]) {
+        if len > 0 && len + header.total_len() > limit {
+            break;
+        }
+        len += header.total_len();
+        next = header.next_offset();
+    }
+    (len, next)
+}
+
+fn find_record(batch: &[u8], log_start: i64, wanted: impl Fn(i64) -> bool) -> Option<TimedOffset> {
+    let header = BatchHeader::read(batch)?;
+    let mut scratch = Vec::new();
+    let records = body(batch, INFLATED_MAX, &mut scratch).ok()?;
+    for record in records {
+        let record = record.ok()?;
+        let offset = header.base_offset.get() + i64::from(record.offset_delta);
+        let timestamp_ms = record_time(header, record.timestamp_delta);
+        if offset >= log_start && wanted(timestamp_ms) {
+            return Some(TimedOffset {
+                offset,
+                timestamp_ms,
+                leader_epoch: header.partition_leader_epoch.get(),
+            });
+        }
+    }
+    None
+}
+
+/// A record's timestamp: the broker's for the whole batch, or the producer's own.
+fn record_time(header: &BatchHeader, delta: i64) -> i64 {
+    if header.attributes.get() & crate::batch::header::ATTR_LOG_APPEND_TIME != 0 {
+        header.max_timestamp.get()
+    } else {
+        header.base_timestamp.get().saturating_add(delta)
+    }
+}
+
+fn youngest(batch: &[u8], log_start: i64) -> Option<TimedOffset> {
+    let newest = BatchHeader::read(batch)?.max_timestamp.get();
+    find_record(batch, log_start, |timestamp_ms| timestamp_ms == newest)
+}

@@ -1,0 +1,134 @@
+//! Retention by time and size, whole segments at a time, and the removal of what is gone.
+
+use crate::disk::{Lane, OpKind};
+use crate::id::Now;
+use crate::store::{SegmentFile, partition_dir, segment_path};
+
+use super::Core;
+use super::outbox::Owner;
+
+/// Between two looks at all partitions.
+const CHECK_MS: u64 = 5_000;
+
+/// A segment below its log's start: its files go once a checkpoint no longer speaks of them.
+#[derive(Debug)]
+pub(super) struct Doomed {
+    part: u32,
+    dir: String,
+    base_offset: i64,
+    /// A checkpoint with the new log start is durable.
+    free: bool,
+}
+
+impl Core {
+    /// Drops segments past their topic's retention, now and then.
+    pub(super) fn pump_retention(&mut self, now: Now) {
+        if now.mono_ns < self.retention_due_ns {
+            return;
+        }
+        self.retention_due_ns = now.after_ms(CHECK_MS);
+        for part in 0..self.parts.len() {
+            self.retain(part as u32, now.wall_ms);
+        }
+        let forget = now.wall_ms - self.config.producer_expiry_ms;
+        for (part, partition) in self.parts.iter_mut().enumerate() {
+            let Some(partition) = partition else { continue };
+            if !partition.producers.is_empty() {
+                partition.producers.expire(forget);
+            }
+            // A segment that is full only of expired records is ended, so that it can go.
+            let live = partition.live.is_some_and(|live| live.bytes > 0);
+            let (newest, keep_ms) = (partition.max_timestamp.0, partition.config.retention_ms);
+            if live
+                && !partition.roll_next
+                && keep_ms >= 0
+                && newest >= 0
+                && now.wall_ms - newest > keep_ms
+            {
+                partition.roll_next = true;
+                self.destage.forced = true;
+                if !partition.dirty {
+                    partition.dirty = true;
+                    self.destage.dirty.push(part as u32);
+                }
+            }
+        }
+    }
+
+    fn retain(&mut self, part: u32, wall_ms: i64) {
+        let Some(partition) = self.parts[part as usize].as_mut() else {
+            return;
+        };
+        let config = &partition.config;
+        let mut bytes = partition.stored.bytes();
+        while let Some(first) = partition.stored.segments.front() {
+            let expired = config.retention_ms >= 0
+                && first.max_timestamp >= 0
+                && wall_ms - first.max_timestamp > config.retention_ms;
+            let excess = config.retention_bytes >= 0
+                && bytes.saturating_sub(first.bytes) >= config.retention_bytes as u64;
+            if !first.sealed || !(expired || excess) {
+                break;
+            }
+            bytes -= first.bytes;
+            partition.log_start = first.next_offset;
+            partition.epochs.truncate_start(first.next_offset);
+            let base_offset = first.base_offset;
+            partition.stored.segments.pop_front();
+            let dir = partition.dir.clone();
+            self.doomed.push(Doomed {
+                part,
+                dir,
+                base_offset,
+                free: false,
+            });
+            self.destage.forced = true;
+        }
+    }
+
+    /// At a round's start: removals noted so far are covered by the round's checkpoint once that is durable.
+    pub(super) fn free_doomed(&mut self) {
+        for doomed in &mut self.doomed {
+            doomed.free = true;
+        }
+    }
+
+    /// After a checkpoint: removes the files of segments it no longer speaks of, once nobody reads them.
+    pub(super) fn unlink_doomed(&mut self) {
+        let mut waiting = Vec::new();
+        for doomed in std::mem::take(&mut self.doomed) {
+            let (part, base) = (doomed.part, doomed.base_offset);
+            let of_segment =
+                |key: &super::files::FileKey| key.part == part && key.base_offset == base;
+            if !doomed.free || !self.files.doom(&mut self.out, of_segment) {
+                waiting.push(doomed);
+                continue;
+            }
+            if self.parts[part as usize].is_some() {
+                for file in SegmentFile::ALL {
+                    let path = segment_path(&doomed.dir, base, file).into();
+                    self.out
+                        .submit(Lane::Background, OpKind::Unlink { path }, Owner::Nobody);
+                }
+            }
+        }
+        self.doomed = waiting;
+    }
+
+    /// Removes directories of dropped partitions once no file of theirs is open and no round works on them.
+    pub(super) fn remove_dropped(&mut self) {
+        let mut waiting = Vec::new();
+        for (part, dir) in std::mem::take(&mut self.dropped) {
+            let busy = self.destage.works_on(part)
+                || !self.files.doom(&mut self.out, |key| key.part == part);
+            if busy {
+                waiting.push((part, dir));
+                continue;
+            }
+            let path = partition_dir(&dir).into();
+            self.out
+                .submit(Lane::Background, OpKind::RemoveDir { path }, Owner::Nobody);
+        }
+        self.dropped = waiting;
+    }
+}

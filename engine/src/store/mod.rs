@@ -1,0 +1,21 @@
+//! A partition's log as files hold it: segments, their sparse index, producers, and the checkpoint that
+//! remembers all of it. Pure data; the core and recovery both work on it.
+
+mod checkpoint;
+mod index;
+mod log;
+mod names;
+mod producers;
+mod stager;
+
+pub use checkpoint::{
+    CheckpointError, CheckpointHeader, CheckpointReader, CheckpointWriter, PartitionRecord,
+};
+pub use index::{IndexEntry, SparseIndex};
+pub use log::{Epochs, Segment, StoredLog};
+pub use names::{
+    SegmentFile, TOPICS, checkpoint_path, journal_dir, journal_file, journal_file_parse,
+    merged_path, partition_dir, segment_path, shard_dir,
+};
+pub use producers::{ProducerCheck, ProducerError, Producers};
+pub use stager::{Advance, SealedFiles, StageStep, Stager};
