@@ -39,7 +39,6 @@ impl RingError {
 pub fn exit_status(error: &RingError) -> i32 {
     match error {
         RingError::Fatal(Fatal::Journal(_)) => 10,
-        RingError::Fatal(Fatal::Checkpoint(_)) => 11,
         RingError::Fatal(Fatal::JournalCreate(_)) => 12,
         RingError::Setup { .. } => 20,
         RingError::Enter(_) => 21,
