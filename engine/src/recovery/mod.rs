@@ -1,12 +1,25 @@
 //! From what a crash left to partitions that can be served. Blocking, before any shard runs, on a
 //! [`Disk`](crate::disk::Disk): the real one, or the simulator's, which may crash in the middle.
 
+mod checkpoints;
+mod journals;
+mod replay;
+
+use std::collections::{HashMap, HashSet};
+
 use thiserror::Error;
 
 use crate::core::{LogConfig, Mutations};
-use crate::disk::{Disk, DiskError};
-use crate::id::PartitionKey;
-use crate::store::{Epochs, Producers, StoredLog};
+use crate::disk::{Disk, DiskError, OpenMode};
+use crate::id::{FrameSeq, PartitionKey};
+use crate::store::{
+    CheckpointHeader, Epochs, OwnedRecord, Producers, StoredLog, TOPICS, journal_dir,
+    journal_file_parse, partition_dir, shard_dir,
+};
+
+use checkpoints::{load_merged, load_shard, write_merged};
+use journals::ShardJournal;
+use replay::Replay;
 
 /// A partition the catalog knows; what is on disk of any other is removed.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -58,6 +71,21 @@ pub struct Recovered {
     pub frames: u64,
     /// Bytes of batches replayed from the journal.
     pub replayed_bytes: u64,
+    /// Journal files that can be used again: shard and number.
+    existing: Vec<(u32, u32)>,
+}
+
+impl Recovered {
+    /// Numbers of the journal files of `shard` that are there already, for its
+    /// [`CoreConfig`](crate::core::CoreConfig).
+    #[must_use]
+    pub fn existing_journals(&self, shard: u32) -> Vec<u32> {
+        self.existing
+            .iter()
+            .filter(|(s, _)| *s == shard)
+            .map(|&(_, number)| number)
+            .collect()
+    }
 }
 
 /// Why a data directory cannot be opened.
@@ -80,22 +108,226 @@ pub enum RecoveryError {
 }
 
 /// Settings of a recovery.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Copy)]
 pub struct RecoveryOptions {
+    /// Shards of the run that begins.
+    pub shards: u32,
+    /// Size of the run's journal files, from
+    /// [`CoreConfig::journal_file_len`](crate::core::CoreConfig::journal_file_len).
+    pub journal_file_len: u64,
+    /// Id of the data directory should it be a new one; random.
+    pub new_dir_id: [u8; 16],
+    /// Wall clock, milliseconds since 1970.
+    pub now_ms: i64,
     /// Wrong on purpose, for tests.
     pub mutations: Mutations,
 }
 
+/// Names what was being done when the disk failed.
+fn at(what: &str) -> impl FnOnce(DiskError) -> RecoveryError + '_ {
+    move |error| RecoveryError::Disk {
+        what: what.to_owned(),
+        error,
+    }
+}
+
 /// Opens a data directory: reads checkpoints and journals, writes what the journals hold into segments, and
-/// records the merged state durably, so that any number of shards can start from it.
+/// records the merged state durably, so that any number of shards can start from it. A crash anywhere in it
+/// leaves a directory that recovers to the same.
 ///
 /// # Errors
 /// [`RecoveryError`]; nothing acknowledged is lost by failing.
-#[allow(unused_variables, clippy::todo)]
 pub fn recover(
     disk: &mut dyn Disk,
     catalog: &[PartitionMeta],
     options: RecoveryOptions,
 ) -> Result<Recovered, RecoveryError> {
-    todo!()
+    disk.create_dir(TOPICS).map_err(at(TOPICS))?;
+    disk.sync_dir("").map_err(at("data directory"))?;
+    let merged = load_merged(disk)?;
+    if merged.is_none() {
+        refuse_orphans(disk)?;
+    }
+    let last = merged.as_ref().map(|m| (m.header, run_of(&m.header)));
+    let mut records = merged.map(|m| m.records).unwrap_or_default();
+    let mut journals = Vec::new();
+    let (mut unclean, mut frames) = (false, 0);
+    if let Some((header, run)) = last {
+        for shard in 0..header.shards() {
+            let checkpoint = load_shard(disk, shard, run)?;
+            let cut = checkpoint.as_ref().map_or(FrameSeq(0), |c| c.header.cut());
+            unclean |= !checkpoint.as_ref().is_some_and(|c| c.header.is_clean());
+            if let Some(checkpoint) = checkpoint {
+                records.extend(checkpoint.records);
+            }
+            let journal = ShardJournal::read(disk, shard, run, cut, &options)?;
+            frames += journal.frame_count();
+            journals.push(journal);
+        }
+    }
+    let run = match last {
+        None => RunInfo {
+            run: 1,
+            leader_epoch: 0,
+            dir_id: options.new_dir_id,
+        },
+        Some((_, last)) => RunInfo {
+            run: last.run + 1,
+            leader_epoch: last.leader_epoch + i32::from(unclean),
+            dir_id: last.dir_id,
+        },
+    };
+    let mut states = states(catalog, records);
+    let mut replay = Replay::new(disk, &options);
+    let mut replayed_bytes = 0;
+    for journal in &journals {
+        replayed_bytes += replay.shard(journal, &mut states)?;
+    }
+    replay.sync()?;
+    drop(journals);
+    let mut partitions: Vec<_> = states.into_values().map(|(state, _)| state).collect();
+    partitions.sort_by_key(|state| state.meta.key);
+    write_merged(disk, run, options.shards, &partitions)?;
+    let existing = tidy(disk, &partitions, &options)?;
+    Ok(Recovered {
+        run,
+        partitions,
+        unclean,
+        frames,
+        replayed_bytes,
+        existing,
+    })
+}
+
+fn run_of(header: &CheckpointHeader) -> RunInfo {
+    RunInfo {
+        run: header.run(),
+        leader_epoch: header.leader_epoch(),
+        dir_id: header.dir_id(),
+    }
+}
+
+/// Without a checkpoint a directory must be new: one that has shards has lost its checkpoint.
+fn refuse_orphans(disk: &mut dyn Disk) -> Result<(), RecoveryError> {
+    let names = disk.list("").map_err(at("data directory"))?;
+    match names.iter().find(|(name, _)| name.starts_with("shard-")) {
+        Some((name, _)) => Err(RecoveryError::Damaged(format!(
+            "the data directory has {name} but neither checkpoint-0 nor checkpoint-1 is intact: restore them from a backup"
+        ))),
+        None => Ok(()),
+    }
+}
+
+/// The partitions of the catalog, each with the offset up to which its producers are known.
+fn states(
+    catalog: &[PartitionMeta],
+    mut records: HashMap<PartitionKey, OwnedRecord>,
+) -> HashMap<PartitionKey, (PartitionState, i64)> {
+    let state = |meta: &PartitionMeta| {
+        let record = records.remove(&meta.key);
+        let (log_start, log, epochs, producers, end) = match record {
+            Some(r) => (r.log_start, r.log, r.epochs, r.producers, r.durable_end),
+            None => (
+                0,
+                StoredLog::default(),
+                Epochs::default(),
+                Producers::default(),
+                0,
+            ),
+        };
+        let end = if end == i64::MAX {
+            log.next_offset().unwrap_or(log_start)
+        } else {
+            end
+        };
+        (
+            meta.key,
+            (
+                PartitionState {
+                    meta: meta.clone(),
+                    log_start,
+                    log,
+                    epochs,
+                    producers,
+                },
+                end,
+            ),
+        )
+    };
+    catalog.iter().map(state).collect()
+}
+
+/// After the switch to the new run: directories for its shards, and nothing of deleted topics or other layouts.
+fn tidy(
+    disk: &mut dyn Disk,
+    partitions: &[PartitionState],
+    options: &RecoveryOptions,
+) -> Result<Vec<(u32, u32)>, RecoveryError> {
+    let known: HashSet<String> = partitions
+        .iter()
+        .map(|p| p.meta.key.dir_name(&p.meta.topic_name))
+        .collect();
+    for (name, _) in disk.list(TOPICS).map_err(at(TOPICS))? {
+        if !known.contains(&name) {
+            let path = partition_dir(&name);
+            disk.remove_dir(&path).map_err(at(&path))?;
+        }
+    }
+    for (name, _) in disk.list("").map_err(at("data directory"))? {
+        let shard = name
+            .strip_prefix("shard-")
+            .and_then(|number| number.parse::<u32>().ok());
+        if shard.is_some_and(|shard| shard >= options.shards) {
+            disk.remove_dir(&name).map_err(at(&name))?;
+        }
+    }
+    let mut existing = Vec::new();
+    for shard in 0..options.shards {
+        for dir in [shard_dir(shard), journal_dir(shard)] {
+            disk.create_dir(&dir).map_err(at(&dir))?;
+        }
+        disk.sync_dir(&shard_dir(shard))
+            .map_err(at(&shard_dir(shard)))?;
+        existing.extend(
+            journal_files(disk, shard, options.journal_file_len)?
+                .into_iter()
+                .map(|n| (shard, n)),
+        );
+    }
+    disk.sync_dir("").map_err(at("data directory"))?;
+    Ok(existing)
+}
+
+/// Whole journal files of the wanted size, numbered from 0 without a gap; others are removed.
+fn journal_files(disk: &mut dyn Disk, shard: u32, len: u64) -> Result<Vec<u32>, RecoveryError> {
+    let dir = journal_dir(shard);
+    let mut whole = Vec::new();
+    let mut others = Vec::new();
+    for (name, _) in disk.list(&dir).map_err(at(&dir))? {
+        let path = format!("{dir}/{name}");
+        let size = match disk.open(&path, OpenMode::ReadDirect) {
+            Ok(file) => {
+                let size = disk.size(file).map_err(at(&path))?;
+                disk.close(file);
+                size
+            }
+            Err(error) => return Err(at(&path)(error)),
+        };
+        match journal_file_parse(&name) {
+            Some((number, bytes)) if bytes == len && size == len => whole.push((number, path)),
+            _ => others.push(path),
+        }
+    }
+    whole.sort();
+    let gap = whole
+        .iter()
+        .enumerate()
+        .position(|(at, (number, _))| at as u32 != *number);
+    let kept = gap.unwrap_or(whole.len());
+    others.extend(whole.drain(kept..).map(|(_, path)| path));
+    for path in others {
+        disk.unlink(&path).map_err(at(&path))?;
+    }
+    disk.sync_dir(&dir).map_err(at(&dir))?;
+    Ok(whole.into_iter().map(|(number, _)| number).collect())
 }

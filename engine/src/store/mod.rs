@@ -9,7 +9,8 @@ mod producers;
 mod stager;
 
 pub use checkpoint::{
-    CheckpointError, CheckpointHeader, CheckpointReader, CheckpointWriter, PartitionRecord,
+    CheckpointError, CheckpointHeader, CheckpointReader, CheckpointWriter, OwnedRecord,
+    PartitionRecord,
 };
 pub use index::{IndexEntry, SparseIndex};
 pub use log::{Epochs, Segment, StoredLog};
