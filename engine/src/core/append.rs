@@ -7,6 +7,7 @@ use crate::id::{FrameSeq, Now, Part};
 use crate::store::{ProducerCheck, ProducerError};
 
 use super::api::{AppendError, Appended};
+use super::journal::Target;
 use super::partition::{LiveSegment, TailEntry};
 use super::{Core, State};
 
@@ -94,23 +95,21 @@ impl Core {
         let (base, next) = (partition.log_end, partition.log_end + records);
         let append_time = partition.config.log_append_time.then_some(now.wall_ms);
         let mut stored = header;
-        let place = self.journal.append(
-            &mut self.out,
-            partition.key,
-            part.0,
-            batch,
+        let to = Target {
+            key: partition.key,
+            part: part.0,
             roll,
-            next,
-            |bytes| {
-                assign(bytes, base, epoch);
-                if let Some(time) = append_time {
-                    stamp(bytes, time);
-                }
-                if let Some(header) = BatchHeader::read(bytes) {
-                    stored = *header;
-                }
-            },
-        );
+            next_offset: next,
+        };
+        let place = self.journal.append(&mut self.out, to, batch, |bytes| {
+            assign(bytes, base, epoch);
+            if let Some(time) = append_time {
+                stamp(bytes, time);
+            }
+            if let Some(header) = BatchHeader::read(bytes) {
+                stored = *header;
+            }
+        });
         partition.log_end = next;
         if roll {
             partition.roll_next = false;

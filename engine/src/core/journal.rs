@@ -62,6 +62,17 @@ pub(super) struct Place {
     pub(super) at: u32,
 }
 
+/// Where an appended batch belongs.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Target {
+    pub(super) key: PartitionKey,
+    pub(super) part: u32,
+    /// It starts a new segment.
+    pub(super) roll: bool,
+    /// Offset after its last record.
+    pub(super) next_offset: i64,
+}
+
 /// One shard's journal.
 pub(super) struct Journal {
     shard: u32,
@@ -299,13 +310,16 @@ impl Journal {
     pub(super) fn append(
         &mut self,
         out: &mut Outbox,
-        key: PartitionKey,
-        part: u32,
+        to: Target,
         batch: &[u8],
-        roll: bool,
-        next_offset: i64,
         finish: impl FnOnce(&mut [u8]),
     ) -> Place {
+        let Target {
+            key,
+            part,
+            roll,
+            next_offset,
+        } = to;
         let entry = entry_len(batch.len());
         if !self.fits_slab(entry) {
             self.seal(out);

@@ -282,7 +282,7 @@ impl EntryHeader {
 
     /// Bytes that follow.
     #[must_use]
-    pub fn len(&self) -> usize {
+    pub fn body_len(&self) -> usize {
         self.len.get() as usize
     }
 }

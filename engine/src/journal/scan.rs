@@ -97,7 +97,7 @@ fn read_entry(payload: &[u8], at: usize) -> Result<BatchEntry, EntryError> {
     let error = EntryError { at };
     let (header, rest) = EntryHeader::ref_from_prefix(&payload[at..]).map_err(|_| error)?;
     header.kind().ok_or(error)?;
-    let batch = rest.get(..header.len()).ok_or(error)?;
+    let batch = rest.get(..header.body_len()).ok_or(error)?;
     let parsed = BatchHeader::parse(batch).map_err(|_| error)?;
     if parsed.total_len() != batch.len() {
         return Err(error);
@@ -106,7 +106,7 @@ fn read_entry(payload: &[u8], at: usize) -> Result<BatchEntry, EntryError> {
     Ok(BatchEntry {
         key: header.key(),
         at,
-        len: header.len(),
+        len: header.body_len(),
         roll: header.is_roll(),
     })
 }

@@ -1,7 +1,7 @@
 //! Messages to a shard from other threads: other shards and the control plane.
 
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
+use std::sync::mpsc::{Receiver, Sender, channel};
 
 /// Makes a shard's sleeping driver look at its mailbox. The ring driver's writes an eventfd; the simulator's does
 /// nothing.
@@ -49,9 +49,6 @@ impl<M> Mailbox<M> {
 
     /// The next message, without waiting.
     pub fn poll(&mut self) -> Option<M> {
-        match self.receiver.try_recv() {
-            Ok(message) => Some(message),
-            Err(TryRecvError::Empty | TryRecvError::Disconnected) => None,
-        }
+        self.receiver.try_recv().ok()
     }
 }
