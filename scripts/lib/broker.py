@@ -32,6 +32,10 @@ class KafkaBroker:
         """The folders of a topic's partitions, by partition."""
         return {int(path.name.rsplit("-", 1)[1]): path for path in self.data.glob(f"{topic}-*")}
 
+    def pids(self):
+        """Its processes."""
+        return [self.peer.running()["pid"]]
+
     def alive(self):
         """Whether it still runs."""
         return self.peer.running() is not None
@@ -93,6 +97,10 @@ class RinglogBroker:
             if partition.isdigit():
                 found[int(partition)] = path
         return found
+
+    def pids(self):
+        """Its processes."""
+        return [self.process.pid]
 
     def alive(self):
         """Whether it still runs."""

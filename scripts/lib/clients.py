@@ -113,7 +113,8 @@ class Kcat(Client):
 
 
 class Java(Client):
-    """Kafka's own tools: console producer and consumer, TopicCommand, GetOffsetShell. The producer's line reader drops a carriage return at a line's end."""
+    """Kafka's own tools: console producer and consumer, TopicCommand, GetOffsetShell. The producer's line reader drops a
+    carriage return at a line's end."""
 
     keeps_carriage_return = False
     slow = True

@@ -5,6 +5,7 @@ import shutil
 import sys
 from pathlib import Path
 
+import bad_input
 import checks
 import special
 import wire
@@ -36,6 +37,7 @@ def all_checks(context):
     for family in (
         checks.lines_checks, checks.idempotent_checks, checks.group_checks, checks.time_checks, checks.admin_checks,
         special.rsyslog_checks, special.java_checks, special.segment_checks,
+        bad_input.bad_input_checks,
     ):
         for name, body, *needs in family(context):
             yield name, body, needs[0] if needs else ()
