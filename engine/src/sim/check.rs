@@ -1,0 +1,129 @@
+//! What must hold at the end of every turn.
+
+use super::model::{Entry, PartitionModel};
+use super::world::World;
+use crate::core::LogOffsets;
+use crate::id::{Now, PartitionKey};
+
+impl World {
+    /// Looks at what became durable: acknowledgements go out now.
+    pub(super) fn observe(&mut self) {
+        for index in 0..self.shards.len() {
+            let shard = &mut self.shards[index];
+            let durable = shard.core.durable();
+            assert!(
+                durable >= shard.durable,
+                "invariant: durable frames do not go back"
+            );
+            let rose = durable > shard.durable;
+            shard.durable = durable;
+            if rose {
+                self.trace
+                    .note("durable", [index as u64, durable.0, 0], || {
+                        format!("{index} {durable:?}")
+                    });
+                let of_shard = |m: &&mut PartitionModel| m.shard == index as u32 && !m.deleted;
+                for model in self.models.values_mut().filter(of_shard) {
+                    model.observe_durable(durable);
+                    self.touched.insert(model.key);
+                }
+            }
+            self.check_bounds(index);
+        }
+        for key in std::mem::take(&mut self.touched) {
+            self.check_partition(key);
+        }
+    }
+
+    /// Looks at every partition, touched or not.
+    pub(super) fn check_all(&mut self) {
+        let keys: Vec<PartitionKey> = self.models.keys().copied().collect();
+        for key in keys {
+            self.check_partition(key);
+        }
+    }
+
+    fn check_bounds(&self, index: usize) {
+        let stats = self.shards[index].core.stats();
+        let journal = self.plan.journal_file_bytes * self.plan.journal_files as u64;
+        assert!(
+            stats.backlog_bytes <= journal,
+            "invariant: backlog of {} bytes exceeds the journal's {journal}",
+            stats.backlog_bytes
+        );
+    }
+
+    fn check_partition(&mut self, key: PartitionKey) {
+        let Some(model) = self.models.get_mut(&key).filter(|m| !m.deleted) else {
+            return;
+        };
+        let core = &self.shards[model.shard as usize].core;
+        let Some(offsets) = core.offsets(model.part) else {
+            panic!("invariant: {key:?} is gone");
+        };
+        model.check_offsets(self.now, offsets);
+    }
+}
+
+impl PartitionModel {
+    /// Holds the core's offsets against what was accepted and what is durable.
+    fn check_offsets(&mut self, now: Now, offsets: LogOffsets) {
+        let LogOffsets {
+            log_start,
+            high_watermark,
+            log_end,
+            leader_epoch,
+        } = offsets;
+        let key = self.key;
+        assert_eq!(log_end, self.end(), "invariant: log end of {key:?}");
+        assert_eq!(
+            high_watermark,
+            self.durable_end(),
+            "invariant: high watermark of {key:?} is the end of what is durable"
+        );
+        assert!(
+            high_watermark >= self.high_watermark,
+            "invariant: high watermark of {key:?} went back from {} to {high_watermark}",
+            self.high_watermark
+        );
+        assert!(log_start <= high_watermark, "invariant: {offsets:?}");
+        assert!(
+            leader_epoch >= self.leader_epoch,
+            "invariant: leader epoch of {key:?} went back"
+        );
+        self.high_watermark = high_watermark;
+        self.leader_epoch = leader_epoch;
+        if log_start != self.log_start {
+            self.check_retention(now, log_start);
+            self.log_start = log_start;
+        }
+    }
+
+    /// The log start moved: every batch that went was too old, or the log too large even without it.
+    fn check_retention(&self, now: Now, log_start: i64) {
+        assert!(
+            log_start > self.log_start,
+            "invariant: log start of {:?} went back from {} to {log_start}",
+            self.key,
+            self.log_start
+        );
+        let (limit_ms, limit_bytes) = (self.config.retention_ms, self.config.retention_bytes);
+        let too_large = limit_bytes >= 0 && self.bytes_from(log_start) >= limit_bytes as u64;
+        let too_old = |e: &Entry| limit_ms >= 0 && e.max_timestamp() < now.wall_ms - limit_ms;
+        let gone = &self.entries[self.entry_at(self.log_start)..self.entry_at(log_start)];
+        for entry in gone {
+            assert!(
+                too_large || too_old(entry),
+                "invariant: retention of {:?} took offset {} too early ({:?})",
+                self.key,
+                entry.base_offset,
+                self.config
+            );
+        }
+        assert!(
+            gone.last().is_none_or(|e| e.end() == log_start),
+            "invariant: log start {log_start} of {:?} is inside a batch",
+            self.key
+        );
+    }
+}

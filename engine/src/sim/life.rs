@@ -1,0 +1,336 @@
+//! One life of the simulated process: recovery, with crashes inside it; service; and an end, kind or unkind.
+
+use std::collections::BTreeMap;
+
+use super::consumer::{Consumer, Manner};
+use super::model::PartitionModel;
+use super::plan::{End, Life};
+use super::world::{Actor, PATIENCE_NS, Shard, World};
+use crate::core::{Core, Durability};
+use crate::disk::DiskError;
+use crate::id::{FrameSeq, Part};
+use crate::recovery::{
+    PartitionMeta, PartitionState, Recovered, RecoveryError, RecoveryOptions, recover,
+};
+
+impl World {
+    /// Lives through `life`; returns false if damaged data was found where a bit had been flipped, which ends the
+    /// story.
+    pub(super) fn live(&mut self, life: &Life) -> bool {
+        let Some(recovered) = self.recover(life) else {
+            return false;
+        };
+        self.start(life.shards, recovered);
+        self.disk.faults = life.faults;
+        self.faulty = faulty(life);
+        self.serve(life.steps);
+        self.end(life.end);
+        true
+    }
+
+    /// As [`World::live`], and everything recovered is read back first.
+    pub(super) fn live_to_the_end(&mut self, life: &Life) -> bool {
+        let was_clean = self.clean;
+        let Some(recovered) = self.recover(life) else {
+            return false;
+        };
+        assert_eq!(
+            !was_clean, recovered.unclean,
+            "invariant: how the last run ended"
+        );
+        self.disk.faults = life.faults;
+        self.faulty = false;
+        self.start(life.shards, recovered);
+        self.finish_audits();
+        self.serve(life.steps);
+        self.end(life.end);
+        true
+    }
+
+    /// Flips a bit somewhere in the journal of a stopped process.
+    pub(super) fn flip_journal_bit(&mut self) {
+        let mut blocks = Vec::new();
+        for shard in 0..8 {
+            let dir = format!("shard-{shard}/journal");
+            for (name, _) in self.disk.tree.list(&dir).unwrap_or_default() {
+                let path = format!("{dir}/{name}");
+                let bytes = self.disk.contents(&path).unwrap_or_default();
+                let used = bytes.iter().enumerate().filter(|(_, b)| **b != 0);
+                blocks.extend(used.map(|(at, _)| (path.clone(), at as u64)));
+            }
+        }
+        if blocks.is_empty() {
+            return;
+        }
+        let (path, at) = &blocks[self.rng.index(blocks.len())];
+        let bit = self.rng.below(8) as u8;
+        self.trace.note("flip", [*at, u64::from(bit), 0], || {
+            format!("{path} byte {at}")
+        });
+        self.flipped = self.disk.flip_bit(path, *at, bit).is_ok();
+    }
+
+    // --- recovery ---
+
+    fn recover(&mut self, life: &Life) -> Option<Recovered> {
+        let mut crashes = life.recovery_crashes;
+        self.disk.faults = life.recovery_faults;
+        for attempt in 0.. {
+            if attempt > 5 {
+                // Faults that last for ever keep any process from starting.
+                self.disk.faults = super::disk::Faults::default();
+                crashes = 0;
+            }
+            let limit = (crashes > 0).then(|| self.draw_crash_point());
+            crashes = crashes.saturating_sub(1);
+            let catalog: Vec<PartitionMeta> = self.catalog.values().cloned().collect();
+            let options = RecoveryOptions {
+                mutations: self.options.mutations,
+            };
+            let mut disk = self.disk.blocking(limit);
+            let result = recover(&mut disk, &catalog, options);
+            let (calls, crashed) = (disk.calls(), disk.crashed());
+            self.recovery_calls = self.recovery_calls.max(calls.min(2000));
+            self.trace.note(
+                "recover",
+                [calls, u64::from(crashed), u64::from(result.is_ok())],
+                || format!("{calls} calls, crashed {crashed}: {result:?}"),
+            );
+            self.summary.recoveries += 1;
+            match result {
+                Ok(recovered) if !crashed => return Some(recovered),
+                Err(RecoveryError::Damaged(_)) if self.flipped => return None,
+                Err(RecoveryError::Disk { error, .. }) => assert!(
+                    crashed || error != DiskError::NOT_FOUND && attempt <= 5,
+                    "invariant: recovery failed without cause: {error}"
+                ),
+                Err(error) => panic!("invariant: recovery refuses what a crash left: {error}"),
+                Ok(_) => {}
+            }
+            self.clean = false;
+            let power = self.rng.percent(60);
+            self.die(if power { End::PowerLoss } else { End::Kill });
+        }
+        None
+    }
+
+    fn draw_crash_point(&mut self) -> u64 {
+        let most = self.rng.pick(&[5, 50, self.recovery_calls]);
+        self.rng.below(most)
+    }
+
+    /// Starts shards over what recovery found, and holds that against the model.
+    fn start(&mut self, shards: u32, recovered: Recovered) {
+        self.check_run(&recovered);
+        let run = recovered.run;
+        let mut states: Vec<Vec<PartitionState>> = (0..shards).map(|_| Vec::new()).collect();
+        for state in recovered.partitions {
+            states[state.meta.key.shard(shards) as usize].push(state);
+        }
+        self.shards.clear();
+        for (index, states) in (0..).zip(states) {
+            let config = self.plan.core_config(index, self.options.mutations);
+            self.shards.push(Shard {
+                core: Core::new(config, run, states, self.now),
+                durable: FrameSeq(0),
+            });
+        }
+        for shard in &mut self.shards {
+            shard.durable = shard.core.durable();
+        }
+        self.models.retain(|_, model| !model.deleted);
+        self.adopt_partitions(shards);
+        self.begin_clients();
+    }
+
+    fn check_run(&mut self, recovered: &Recovered) {
+        let run = recovered.run;
+        if let Some(last) = self.last_run {
+            assert_eq!(
+                run.dir_id, last.dir_id,
+                "invariant: the directory's id changed"
+            );
+            assert!(
+                run.run > last.run,
+                "invariant: run {} follows {}",
+                run.run,
+                last.run
+            );
+            let rises = i32::from(!self.clean);
+            assert!(
+                run.leader_epoch >= last.leader_epoch + rises,
+                "invariant: leader epoch {} follows {}, clean: {}",
+                run.leader_epoch,
+                last.leader_epoch,
+                self.clean
+            );
+            assert!(
+                !(self.clean && recovered.unclean),
+                "invariant: a clean stop was taken for an unclean one"
+            );
+        }
+        self.last_run = Some(run);
+        self.clean = false;
+    }
+
+    fn adopt_partitions(&mut self, shards: u32) {
+        let mut kept: BTreeMap<u32, FrameSeq> = BTreeMap::new();
+        let mut lost: BTreeMap<u32, FrameSeq> = BTreeMap::new();
+        for (&key, meta) in &self.catalog {
+            let shard = key.shard(shards);
+            let core = &self.shards[shard as usize].core;
+            let part = core.lookup(key);
+            let Some((part, offsets)) = part.and_then(|part| Some((part, core.offsets(part)?)))
+            else {
+                panic!("invariant: recovery forgot {key:?}");
+            };
+            let new = || PartitionModel::new(key, meta.config.clone(), shard, Part(0));
+            let model = self.models.entry(key).or_insert_with(new);
+            let (last_kept, first_lost) = model.restarted(offsets.log_end);
+            if let Some(frame) = last_kept {
+                let newest = kept.entry(model.shard).or_default();
+                *newest = frame.max(*newest);
+            }
+            if let Some(frame) = first_lost {
+                let oldest = lost.entry(model.shard).or_insert(frame);
+                *oldest = frame.min(*oldest);
+            }
+            (model.shard, model.part) = (shard, part);
+            self.touched.insert(key);
+        }
+        for (shard, newest) in kept {
+            assert!(
+                lost.get(&shard).is_none_or(|&oldest| newest < oldest),
+                "invariant: shard {shard} kept frame {newest:?} and lost {:?} before it",
+                lost.get(&shard)
+            );
+        }
+        self.observe();
+    }
+
+    fn begin_clients(&mut self) {
+        self.clear_agenda();
+        self.consumers.clear();
+        self.time_queries.clear();
+        for index in 0..self.producers.len() {
+            self.producers[index].disconnected();
+            self.schedule_after_pause(Actor::Producer(index));
+        }
+        for _ in 0..self.plan.consumers {
+            let manner = self
+                .rng
+                .pick(&[Manner::Follow, Manner::Follow, Manner::Roam]);
+            self.consumers.push(Consumer::new(manner, None));
+        }
+        for (key, model) in &self.models {
+            if model.high_watermark > model.log_start {
+                let manner = Manner::Audit(model.high_watermark);
+                let consumer = Consumer::new(manner, Some((*key, model.log_start)));
+                self.consumers.push(consumer);
+            }
+        }
+        for index in 0..self.consumers.len() {
+            self.schedule_after_pause(Actor::Consumer(index));
+        }
+        self.schedule_after_pause(Actor::Admin);
+    }
+
+    // --- service ---
+
+    fn serve(&mut self, steps: u64) {
+        let end = self.steps + steps;
+        while self.steps < end && self.fatal.is_none() {
+            self.advance();
+        }
+    }
+
+    /// Serves on until every audit has read its partition.
+    pub(super) fn finish_audits(&mut self) {
+        let since_ns = self.now.mono_ns;
+        while self.consumers.iter().any(|c| c.is_audit() && !c.done) {
+            self.advance();
+            assert!(
+                self.now.mono_ns - since_ns < PATIENCE_NS,
+                "invariant: reading everything back takes for ever"
+            );
+        }
+    }
+
+    // --- end ---
+
+    fn end(&mut self, end: End) {
+        let fatal = self.fatal.take().is_some();
+        if end == End::Shutdown && !fatal && self.shut_down() {
+            self.clean = true;
+            // Nothing may depend on the system staying up any more.
+            let how = self.rng.pick(&[End::PowerLoss, End::Kill]);
+            self.shards.clear();
+            match how {
+                End::PowerLoss => self.disk.lose_power(),
+                _ => self.disk.kill(),
+            }
+            self.check_segments();
+            return;
+        }
+        self.die(end);
+    }
+
+    /// The process dies here; with acknowledgements after the write alone the system lives on.
+    fn die(&mut self, end: End) {
+        self.summary.crashes += 1;
+        self.fatal = None;
+        self.draining = false;
+        self.shards.clear();
+        self.consumers.clear();
+        let power = end != End::Kill && self.plan.durability == Durability::Fsync;
+        self.trace.note("crash", [u64::from(power), 0, 0], || {
+            if power { "power loss" } else { "kill" }.to_owned()
+        });
+        if power {
+            self.disk.lose_power();
+        } else {
+            self.disk.kill();
+        }
+    }
+
+    /// A clean shutdown; false when a failure came between.
+    fn shut_down(&mut self) -> bool {
+        self.draining = true;
+        self.disk.faults.capacity_bytes = None;
+        self.clear_agenda();
+        self.release_all();
+        for shard in &mut self.shards {
+            shard.core.shutdown(self.now);
+        }
+        self.trace.note("shutdown", [0; 3], String::new);
+        let since_ns = self.now.mono_ns;
+        self.turn();
+        while !self.shards.iter().all(|s| s.core.is_finished()) {
+            self.advance();
+            if self.fatal.take().is_some() {
+                self.draining = false;
+                return false;
+            }
+            assert!(
+                self.now.mono_ns - since_ns < PATIENCE_NS,
+                "invariant: shutdown takes for ever"
+            );
+        }
+        self.check_all();
+        for model in self.models.values().filter(|m| !m.deleted) {
+            assert_eq!(
+                model.durable,
+                model.entries.len(),
+                "invariant: {:?} shut down with batches that are not durable",
+                model.key
+            );
+        }
+        self.draining = false;
+        true
+    }
+}
+
+fn faulty(life: &Life) -> bool {
+    let f = life.faults;
+    f.write_ppm + f.sync_ppm + f.read_ppm + f.meta_ppm > 0
+}

@@ -1,0 +1,249 @@
+//! Simulated producers: idempotent and plain, with batches in flight, lost acknowledgements and retries.
+
+use std::collections::VecDeque;
+
+use super::rng::Rng;
+use super::traffic::{Sent, Shape};
+use super::world::{Actor, PATIENCE_NS, World};
+use crate::core::AppendError;
+use crate::id::{FrameSeq, PartitionKey};
+
+/// Requests a Kafka producer has in flight at most.
+const IN_FLIGHT_MAX: u64 = 5;
+/// A producer that heard of no room looks for itself after this long; it must not find any.
+const ROOM_TIMEOUT_NS: u64 = 60 * 1_000_000_000;
+
+#[derive(Debug)]
+struct InFlight {
+    sent: Sent,
+    /// The frame to wait for, once the core took it.
+    frame: Option<FrameSeq>,
+}
+
+/// A producer that was refused for want of room.
+#[derive(Debug, Clone, Copy)]
+struct Blocked {
+    since_ns: u64,
+    /// The core has said since that there is room.
+    woken: bool,
+}
+
+/// One client that writes to one partition at a time.
+#[derive(Debug)]
+pub(super) struct Producer {
+    key: Option<PartitionKey>,
+    /// Producer id and epoch, when idempotent.
+    id: Option<(i64, i16)>,
+    next_id: i64,
+    next_sequence: i32,
+    shape: Shape,
+    window: VecDeque<InFlight>,
+    window_max: usize,
+    blocked: Option<Blocked>,
+    /// Chance in percent that an acknowledgement is lost and everything in flight is sent again.
+    loss_percent: u64,
+}
+
+impl Producer {
+    pub(super) fn draw(rng: &mut Rng, index: usize, batch_max: usize) -> Self {
+        let idempotent = rng.percent(60);
+        Self {
+            key: None,
+            id: idempotent.then_some((0, 0)),
+            next_id: index as i64 * 1000,
+            next_sequence: 0,
+            shape: Shape::draw(rng, batch_max),
+            window: VecDeque::new(),
+            window_max: rng.between(1, IN_FLIGHT_MAX) as usize,
+            blocked: None,
+            loss_percent: rng.pick(&[0, 0, 5, 20]),
+        }
+    }
+
+    /// Starts over with another partition and, if idempotent, as a new producer.
+    fn assign(&mut self, rng: &mut Rng, key: PartitionKey) {
+        self.key = Some(key);
+        self.window.clear();
+        self.blocked = None;
+        if self.id.is_some() {
+            self.next_id += 1;
+            self.id = Some((self.next_id, 0));
+            self.next_sequence = rng.pick(&[0, 0, 0, i32::MAX - 20]);
+        }
+    }
+
+    /// The connection is gone: everything unacknowledged will be sent again, in order.
+    pub(super) fn disconnected(&mut self) {
+        self.blocked = None;
+        self.window.iter_mut().for_each(|b| b.frame = None);
+    }
+}
+
+impl World {
+    /// A producer's step: takes acknowledgements, sends again what has to be, or sends something new.
+    pub(super) fn produce(&mut self, index: usize) {
+        let known = self.producers[index]
+            .key
+            .filter(|key| self.catalog.contains_key(key));
+        let Some(key) = known.or_else(|| self.choose_partition(index)) else {
+            return self.schedule_after_pause(Actor::Producer(index));
+        };
+        self.acknowledge(index, key);
+        if self.rng.ppm(2000) {
+            self.send_nonsense(key);
+        }
+        let producer = &mut self.producers[index];
+        let unsent = producer.window.iter().position(|b| b.frame.is_none());
+        match unsent {
+            Some(at) => self.send(index, key, at),
+            None if producer.window.len() < producer.window_max => {
+                let id = producer
+                    .id
+                    .map(|(id, epoch)| (id, epoch, producer.next_sequence));
+                let sent = producer
+                    .shape
+                    .batch(&mut self.rng, key, id, self.now.wall_ms);
+                let sequence = i64::from(producer.next_sequence) + i64::from(sent.count());
+                producer.next_sequence = (sequence % (1 << 31)) as i32;
+                producer.window.push_back(InFlight { sent, frame: None });
+                let at = producer.window.len() - 1;
+                self.send(index, key, at);
+            }
+            None => self.schedule_after_pause(Actor::Producer(index)),
+        }
+    }
+
+    fn choose_partition(&mut self, index: usize) -> Option<PartitionKey> {
+        let keys: Vec<PartitionKey> = self.catalog.keys().copied().collect();
+        if keys.is_empty() {
+            return None;
+        }
+        let key = self.rng.pick(&keys);
+        self.producers[index].assign(&mut self.rng, key);
+        Some(key)
+    }
+
+    /// Takes the acknowledgements that are due; one may get lost on its way.
+    fn acknowledge(&mut self, index: usize, key: PartitionKey) {
+        let shard = self.models[&key].shard as usize;
+        let durable = self.shards[shard].durable;
+        let producer = &mut self.producers[index];
+        while let Some(first) = producer.window.front()
+            && first.frame.is_some_and(|frame| frame <= durable)
+        {
+            if self.rng.percent(producer.loss_percent) {
+                producer.disconnected();
+                return;
+            }
+            producer.window.pop_front();
+            self.summary.acks += 1;
+        }
+    }
+
+    fn send(&mut self, index: usize, key: PartitionKey, at: usize) {
+        let sent = self.producers[index].window[at].sent.clone();
+        let (shard, result) = self.append(key, &sent);
+        let now_ns = self.now.mono_ns;
+        let producer = &mut self.producers[index];
+        match result {
+            Ok(frame) => {
+                let blocked = producer.blocked.take();
+                producer.window[at].frame = Some(frame);
+                assert!(
+                    blocked.is_none_or(|b| b.woken),
+                    "invariant: there is room and nobody said so"
+                );
+                self.schedule_after_pause(Actor::Producer(index));
+            }
+            Err(AppendError::Busy | AppendError::StorageFull) => {
+                let since_ns = producer.blocked.map_or(now_ns, |b| b.since_ns);
+                producer.blocked = Some(Blocked {
+                    since_ns,
+                    woken: false,
+                });
+                assert!(
+                    now_ns - since_ns < PATIENCE_NS || self.disk.faults.capacity_bytes.is_some(),
+                    "invariant: no room for {} s of simulated time: {:?}",
+                    PATIENCE_NS / 1_000_000_000,
+                    self.shards[shard].core.stats()
+                );
+                self.summary.busy += 1;
+                self.schedule(ROOM_TIMEOUT_NS, Actor::Producer(index));
+            }
+            Err(AppendError::Closed) if self.fatal.is_some() || self.draining => {}
+            // A producer whose batches got lost with a crash, or that has been fenced, starts over.
+            Err(_) => {
+                producer.assign(&mut self.rng, key);
+                self.schedule_after_pause(Actor::Producer(index));
+            }
+        }
+    }
+
+    /// Appends and holds the answer against the model.
+    fn append(&mut self, key: PartitionKey, sent: &Sent) -> (usize, Result<FrameSeq, AppendError>) {
+        let Some(model) = self.models.get_mut(&key) else {
+            panic!("the catalog and the models name the same partitions");
+        };
+        let shard = model.shard as usize;
+        let core = &mut self.shards[shard].core;
+        let result = core.append(self.now, model.part, &sent.bytes);
+        let epoch = core.offsets(model.part).map_or(-1, |o| o.leader_epoch);
+        let code = match &result {
+            Ok(appended) => appended.base_offset as u64,
+            Err(_) => u64::MAX,
+        };
+        let numbers = [shard as u64, sent.bytes.len() as u64, code];
+        self.trace.note("append", numbers, || {
+            let (id, n) = (sent.producer, sent.bytes.len());
+            format!("{shard} {key:?} {n} bytes of {id:?}: {result:?}")
+        });
+        model.appended(sent, result, epoch);
+        self.touched.insert(key);
+        self.summary.batches += u64::from(result.is_ok());
+        (shard, result.map(|appended| appended.frame))
+    }
+
+    /// Batches that must be refused without effect.
+    fn send_nonsense(&mut self, key: PartitionKey) {
+        let model = &self.models[&key];
+        let (shard, part) = (model.shard as usize, model.part);
+        let shape = Shape {
+            records_max: 3,
+            value_max: 50,
+            batch_max: self.plan.max_batch_bytes,
+            codec: crate::batch::Compression::None,
+        };
+        let good = shape.batch(&mut self.rng, key, None, self.now.wall_ms);
+        let mut bytes = good.bytes.to_vec();
+        match self.rng.below(4) {
+            0 => {
+                let at = self.rng.between(21, bytes.len() as u64 - 1) as usize;
+                bytes[at] ^= 1 << self.rng.below(8);
+            }
+            1 => bytes.truncate(self.rng.index(bytes.len())),
+            2 => bytes.extend_from_slice(&good.bytes),
+            _ => bytes.resize(self.plan.max_batch_bytes + 1, 0),
+        }
+        let result = self.shards[shard].core.append(self.now, part, &bytes);
+        assert!(
+            result.is_err(),
+            "invariant: nonsense was accepted: {result:?}"
+        );
+        self.touched.insert(key);
+    }
+
+    /// The shard has room: its blocked producers try again.
+    pub(super) fn room(&mut self, shard: u32) {
+        for index in 0..self.producers.len() {
+            let producer = &mut self.producers[index];
+            let here = producer.key.and_then(|key| self.models.get(&key));
+            if let Some(blocked) = &mut producer.blocked
+                && here.is_some_and(|m| m.shard == shard)
+            {
+                blocked.woken = true;
+                self.unschedule(Actor::Producer(index));
+                self.schedule(0, Actor::Producer(index));
+            }
+        }
+    }
+}
