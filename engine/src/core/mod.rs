@@ -84,9 +84,11 @@ pub struct Mutations {
 }
 
 impl CoreConfig {
-    /// Bytes of one slab: a frame with the largest batch fits.
+    /// Bytes of one slab: a frame with the largest batch fits. No larger than a small journal's files, so that
+    /// tests can have tiny ones.
     pub(crate) fn slab_bytes(&self) -> usize {
-        round_up(FrameHeader::LEN + entry_len(self.max_batch_bytes)).max(4 << 20)
+        let usual = (4 << 20).min(self.journal_file_bytes) as usize;
+        round_up(FrameHeader::LEN + entry_len(self.max_batch_bytes)).max(round_up(usual))
     }
 
     /// Bytes of one journal file as it is really made: whole blocks, and room for the largest frame.

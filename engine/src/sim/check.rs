@@ -45,7 +45,10 @@ impl World {
 
     fn check_bounds(&self, index: usize) {
         let stats = self.shards[index].core.stats();
-        let journal = self.plan.journal_file_bytes * self.plan.journal_files as u64;
+        let config = self
+            .plan
+            .core_config(0, 1, Vec::new(), self.options.mutations);
+        let journal = config.journal_file_len() * self.plan.journal_files as u64;
         assert!(
             stats.backlog_bytes <= journal,
             "invariant: backlog of {} bytes exceeds the journal's {journal}",

@@ -30,14 +30,9 @@ impl World {
 
     /// As [`World::live`], and everything recovered is read back first.
     pub(super) fn live_to_the_end(&mut self, life: &Life) -> bool {
-        let was_clean = self.clean;
         let Some(recovered) = self.recover(life) else {
             return false;
         };
-        assert_eq!(
-            !was_clean, recovered.unclean,
-            "invariant: how the last run ended"
-        );
         self.disk.faults = life.faults;
         self.faulty = false;
         self.start(life.shards, recovered);
@@ -84,9 +79,7 @@ impl World {
             let limit = (crashes > 0).then(|| self.draw_crash_point());
             crashes = crashes.saturating_sub(1);
             let catalog: Vec<PartitionMeta> = self.catalog.values().cloned().collect();
-            let options = RecoveryOptions {
-                mutations: self.options.mutations,
-            };
+            let options = self.recovery_options(life.shards);
             let mut disk = self.disk.blocking(limit);
             let result = recover(&mut disk, &catalog, options);
             let (calls, crashed) = (disk.calls(), disk.crashed());
@@ -107,11 +100,26 @@ impl World {
                 Err(error) => panic!("invariant: recovery refuses what a crash left: {error}"),
                 Ok(_) => {}
             }
-            self.clean = false;
+            self.disturbed = true;
             let power = self.rng.percent(60);
             self.die(if power { End::PowerLoss } else { End::Kill });
         }
         None
+    }
+
+    fn recovery_options(&mut self, shards: u32) -> RecoveryOptions {
+        let mut new_dir_id = [0; 16];
+        self.rng.fill(&mut new_dir_id);
+        let config = self
+            .plan
+            .core_config(0, shards, Vec::new(), self.options.mutations);
+        RecoveryOptions {
+            shards,
+            journal_file_len: config.journal_file_len(),
+            new_dir_id,
+            now_ms: self.now.wall_ms,
+            mutations: self.options.mutations,
+        }
     }
 
     fn draw_crash_point(&mut self) -> u64 {
@@ -123,13 +131,18 @@ impl World {
     fn start(&mut self, shards: u32, recovered: Recovered) {
         self.check_run(&recovered);
         let run = recovered.run;
+        let mut journals: Vec<Vec<u32>> = (0..shards)
+            .map(|shard| recovered.existing_journals(shard))
+            .collect();
         let mut states: Vec<Vec<PartitionState>> = (0..shards).map(|_| Vec::new()).collect();
         for state in recovered.partitions {
             states[state.meta.key.shard(shards) as usize].push(state);
         }
         self.shards.clear();
         for (index, states) in (0..).zip(states) {
-            let config = self.plan.core_config(index, self.options.mutations);
+            let journals = std::mem::take(&mut journals[index as usize]);
+            let mutations = self.options.mutations;
+            let config = self.plan.core_config(index, shards, journals, mutations);
             self.shards.push(Shard {
                 core: Core::new(config, run, states, self.now),
                 durable: FrameSeq(0),
@@ -156,6 +169,7 @@ impl World {
                 run.run,
                 last.run
             );
+            // What happened since the last service: a crash in recovery alone changes nothing, but may be told as one.
             let rises = i32::from(!self.clean);
             assert!(
                 run.leader_epoch >= last.leader_epoch + rises,
@@ -165,12 +179,13 @@ impl World {
                 self.clean
             );
             assert!(
-                !(self.clean && recovered.unclean),
-                "invariant: a clean stop was taken for an unclean one"
+                self.disturbed || self.clean != recovered.unclean,
+                "invariant: the last stop was clean: {}, recovery says otherwise",
+                self.clean
             );
         }
         self.last_run = Some(run);
-        self.clean = false;
+        (self.clean, self.disturbed) = (false, false);
     }
 
     fn adopt_partitions(&mut self, shards: u32) {

@@ -185,10 +185,9 @@ impl PartitionModel {
                 );
             }
             (Verdict::Fenced, Err(AppendError::ProducerFenced { .. }))
-            | (Verdict::OutOfOrder, Err(AppendError::OutOfOrderSequence { .. }))
             | (
-                Verdict::TooOld,
-                Err(AppendError::DuplicateSequence { .. } | AppendError::OutOfOrderSequence { .. }),
+                Verdict::OutOfOrder | Verdict::TooOld,
+                Err(AppendError::OutOfOrderSequence { .. }),
             )
             | (_, Err(AppendError::Busy | AppendError::StorageFull | AppendError::Closed)) => {}
             _ => panic!(

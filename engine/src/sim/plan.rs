@@ -49,6 +49,7 @@ pub(super) struct Plan {
     pub(super) commits_in_flight: usize,
     pub(super) open_files: usize,
     pub(super) reads_in_flight: usize,
+    pub(super) read_direct: bool,
     /// Longest pause between two steps of one client, nanoseconds.
     pub(super) pause_max_ns: u64,
     /// Percent of steps that are followed by a pause of all clients.
@@ -91,6 +92,7 @@ impl Plan {
             commits_in_flight: rng.between(1, 4) as usize,
             open_files: rng.pick(&[8, 16, 100]),
             reads_in_flight: rng.pick(&[1, 4, 64]),
+            read_direct: rng.percent(50),
             pause_max_ns: rng.pick(&[100 * US, 2 * MS, 20 * MS]),
             idle_percent: rng.pick(&[0, 1, 5]),
             idle_max_ns: rng.pick(&[50 * MS, 3000 * MS, 3_600_000 * MS]),
@@ -98,15 +100,26 @@ impl Plan {
         }
     }
 
-    pub(super) fn core_config(&self, shard: u32, mutations: Mutations) -> CoreConfig {
+    pub(super) fn core_config(
+        &self,
+        shard: u32,
+        shards: u32,
+        existing_journals: Vec<u32>,
+        mutations: Mutations,
+    ) -> CoreConfig {
         CoreConfig {
             shard,
+            shards,
             durability: self.durability,
             commits_in_flight: self.commits_in_flight,
             journal_file_bytes: self.journal_file_bytes,
             journal_files: self.journal_files,
+            existing_journals,
             memory_bytes: self.memory_bytes,
             max_batch_bytes: self.max_batch_bytes,
+            read_direct: self.read_direct,
+            // Longer than any story: what a producer forgets is Kafka's problem, not the disk's.
+            producer_expiry_ms: 365 * 24 * 3_600_000,
             open_files: self.open_files,
             reads_in_flight: self.reads_in_flight,
             mutations,

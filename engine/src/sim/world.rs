@@ -70,8 +70,10 @@ pub(super) struct World {
     pub(super) draining: bool,
     pub(super) steps: u64,
     pub(super) last_run: Option<RunInfo>,
-    /// The last run was shut down and nothing has happened since.
+    /// The last run that served was shut down.
     pub(super) clean: bool,
+    /// Recovery has failed or crashed since.
+    pub(super) disturbed: bool,
     /// A bit of the journal was flipped: recovery may find it.
     pub(super) flipped: bool,
     /// Calls of the longest recovery so far: where the next one may crash.
@@ -115,6 +117,7 @@ impl World {
             steps: 0,
             last_run: None,
             clean: false,
+            disturbed: false,
             flipped: false,
             recovery_calls: 30,
             summary: Summary::default(),
