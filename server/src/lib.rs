@@ -1,1 +1,15 @@
 //! The ringlog server: Kafka protocol over the engine's shards.
+//!
+//! Free of I/O up to [`app::Server`]: a driver hands in what connections received and carries out what comes back. The
+//! control thread ([`control`]) and the command line (`main`) are the only parts that touch files.
+
+pub mod api;
+pub mod app;
+pub mod catalog;
+pub mod config;
+pub mod conn;
+pub mod control;
+mod input;
+mod log_gate;
+pub mod ops;
+pub mod wire;

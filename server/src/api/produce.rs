@@ -1,0 +1,356 @@
+//! Produce: batches into logs, acknowledged once they are durable.
+//!
+//! The response is written while the request is handled, since everything in it is known then, and leaves when the
+//! core's durable mark reaches the request's newest frame. A request that finds the journal full waits with its
+//! connection, which is not read further, and goes on where it stopped.
+
+use std::collections::VecDeque;
+
+use bytes::BytesMut;
+use ringlog_engine::batch::{BatchError, BatchHeader, Compression};
+use ringlog_engine::core::{AppendError, Appended};
+use ringlog_engine::id::FrameSeq;
+use ringlog_engine::shard::{ConnId, Cx};
+
+use super::{Handled, Request, local};
+use crate::app::Server;
+use crate::conn::{Conns, Token};
+use crate::wire::header::RequestHeader;
+use crate::wire::produce::{self as codec, PartitionAck, ProducePartition, ProduceRequest};
+use crate::wire::{self, Malformed, error};
+
+/// First version whose clients know zstd.
+const ZSTD_VERSION_MIN: i16 = 7;
+
+/// What is under way.
+#[derive(Debug, Default)]
+pub(crate) struct State {
+    /// Written responses by the frame they wait for, in the order of their requests. A duplicate's frame may be
+    /// older than its predecessor's: it then waits a little longer than it must.
+    waiting: VecDeque<(FrameSeq, Token)>,
+    /// Connections whose first request waits for room in the journal, in order of arrival.
+    parked: VecDeque<ConnId>,
+    /// The request being taken up again.
+    resuming: Option<Parked>,
+    /// The response being written.
+    scratch: BytesMut,
+    /// When the first parked request gives up, at the earliest.
+    parked_until_ns: Option<u64>,
+}
+
+/// A request that found the journal full.
+#[derive(Debug)]
+pub(crate) struct Parked {
+    token: Token,
+    progress: Progress,
+}
+
+/// How far a request got.
+#[derive(Debug)]
+struct Progress {
+    /// The response up to here.
+    response: BytesMut,
+    /// The topic, and the partition in it, to go on with.
+    topic: usize,
+    partition: usize,
+    /// Partitions of the topics before.
+    before: usize,
+    /// The newest frame that holds one of the request's batches.
+    newest: FrameSeq,
+    /// A batch was refused.
+    failed: bool,
+    /// When to stop waiting for room.
+    until_ns: u64,
+}
+
+impl State {
+    /// The slot of a request: a new one, unless it is being taken up again.
+    pub(crate) fn unpark(
+        &mut self,
+        conns: &mut Conns,
+        id: ConnId,
+        header: &RequestHeader<'_>,
+    ) -> Option<Token> {
+        match &self.resuming {
+            Some(parked) => Some(parked.token),
+            None => conns.begin(id, header),
+        }
+    }
+
+    /// Whether no request waits for anything.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.waiting.is_empty() && self.parked.is_empty()
+    }
+
+    /// When a parked request times out.
+    pub(crate) fn deadline_ns(&self) -> Option<u64> {
+        self.parked_until_ns
+    }
+}
+
+pub(crate) fn handle(
+    server: &mut Server,
+    cx: &mut Cx<'_>,
+    request: &Request<'_>,
+) -> Result<Handled, Malformed> {
+    let version = request.header.api_version;
+    let body = ProduceRequest::parse(request.body, version)?;
+    let mut progress = match server.produce.resuming.take() {
+        Some(parked) => parked.progress,
+        None => {
+            let mut response = std::mem::take(&mut server.produce.scratch);
+            response.clear();
+            wire::start_response(&mut response, request.header.correlation_id, version >= 9);
+            codec::write_topic_count(&mut response, version, body.topics.len());
+            Progress {
+                response,
+                topic: 0,
+                partition: 0,
+                before: 0,
+                newest: FrameSeq(0),
+                failed: false,
+                until_ns: cx.now.after_ms(body.timeout_ms.max(0) as u64),
+            }
+        }
+    };
+    if !carry_out(server, cx, &body, version, &mut progress) {
+        park(server, request.token, progress);
+        return Ok(Handled::Parked);
+    }
+    codec::write_end(&mut progress.response, version);
+    finish(server, cx, request.token, body.acks, progress);
+    Ok(Handled::Done)
+}
+
+/// Appends batch after batch; false when the journal is full.
+fn carry_out(
+    server: &mut Server,
+    cx: &mut Cx<'_>,
+    body: &ProduceRequest<'_>,
+    version: i16,
+    progress: &mut Progress,
+) -> bool {
+    while let Some(&(topic, count)) = body.topics.get(progress.topic) {
+        let start = progress.response.len();
+        if progress.partition == 0 {
+            codec::write_topic_start(&mut progress.response, version, topic, count);
+        }
+        while progress.partition < count {
+            let partition = &body.partitions[progress.before + progress.partition];
+            let result = append(server, cx, body, topic, partition, version);
+            let waits = cx.now.mono_ns < progress.until_ns;
+            if matches!(result, Err(Refused::Busy)) && waits {
+                if progress.partition == 0 {
+                    progress.response.truncate(start);
+                }
+                return false;
+            }
+            acknowledge(partition.index, result, version, progress);
+            progress.partition += 1;
+        }
+        codec::write_topic_end(&mut progress.response, version);
+        progress.topic += 1;
+        progress.before += count;
+        progress.partition = 0;
+    }
+    true
+}
+
+/// Why a batch was not appended.
+enum Refused {
+    /// The journal is full.
+    Busy,
+    /// For good, with Kafka's error code and words for people.
+    Because(i16, String),
+}
+
+fn append(
+    server: &Server,
+    cx: &mut Cx<'_>,
+    body: &ProduceRequest<'_>,
+    topic: &str,
+    partition: &ProducePartition<'_>,
+    version: i16,
+) -> Result<Appended, Refused> {
+    let because = |code, why: &str| Err(Refused::Because(code, why.to_owned()));
+    if !matches!(body.acks, -1..=1) {
+        return because(error::INVALID_REQUIRED_ACKS, "acks must be -1, 0 or 1");
+    }
+    let key = match local(&server.env, &server.catalog, topic, partition.index) {
+        Ok(key) => key,
+        Err(code) => return because(code, "the partition is not on this broker"),
+    };
+    if server.catalog.topic(topic).is_some_and(|t| t.internal) {
+        let why = "the topic belongs to the broker";
+        return because(error::INVALID_TOPIC_EXCEPTION, why);
+    }
+    let Some(part) = cx.core.lookup(key) else {
+        return because(error::UNKNOWN_TOPIC_OR_PARTITION, "the partition is gone");
+    };
+    let records = partition.records.unwrap_or_default();
+    if let Some(header) = BatchHeader::read(records) {
+        let codec = Compression::from_attributes(header.attributes.get());
+        if codec == Some(Compression::Zstd) && version < ZSTD_VERSION_MIN {
+            let why = "zstd needs version 7 of the Produce request";
+            return because(error::UNSUPPORTED_COMPRESSION_TYPE, why);
+        }
+        if header.is_transactional() {
+            return because(error::INVALID_TXN_STATE, "there are no transactions");
+        }
+    }
+    cx.core
+        .append(cx.now, part, records)
+        .map_err(|refusal| match refusal {
+            AppendError::Busy => Refused::Busy,
+            other => Refused::Because(append_error(other), other.to_string()),
+        })
+}
+
+/// Kafka's error code for a refused batch: what `UnifiedLog`, `ProduceRequest` and `LogValidator` give.
+fn append_error(refusal: AppendError) -> i16 {
+    match refusal {
+        AppendError::UnknownPartition => error::UNKNOWN_TOPIC_OR_PARTITION,
+        AppendError::Invalid(BatchError::Crc { .. } | BatchError::Length(_)) => {
+            error::CORRUPT_MESSAGE
+        }
+        AppendError::Invalid(BatchError::Magic(magic)) if !(0..=1).contains(&magic) => {
+            error::CORRUPT_MESSAGE
+        }
+        AppendError::Invalid(BatchError::Codec(_)) => error::UNSUPPORTED_COMPRESSION_TYPE,
+        AppendError::Invalid(_) | AppendError::ControlBatch => error::INVALID_RECORD,
+        AppendError::TooLarge { .. } => error::MESSAGE_TOO_LARGE,
+        AppendError::OutOfOrderSequence { .. } => error::OUT_OF_ORDER_SEQUENCE_NUMBER,
+        AppendError::ProducerFenced { .. } => error::INVALID_PRODUCER_EPOCH,
+        AppendError::Busy => error::REQUEST_TIMED_OUT,
+        AppendError::StorageFull => error::KAFKA_STORAGE_ERROR,
+        // The process ends: the client is to look for the partition again.
+        AppendError::Closed => error::NOT_LEADER_OR_FOLLOWER,
+    }
+}
+
+fn acknowledge(
+    index: i32,
+    result: Result<Appended, Refused>,
+    version: i16,
+    progress: &mut Progress,
+) {
+    match result {
+        Ok(appended) => {
+            progress.newest = progress.newest.max(appended.frame);
+            let ack = PartitionAck {
+                index,
+                error: error::NONE,
+                base_offset: appended.base_offset,
+                append_time_ms: appended.append_time_ms,
+                log_start_offset: appended.log_start_offset,
+                message: None,
+            };
+            ack.write(&mut progress.response, version);
+        }
+        Err(refused) => {
+            progress.failed = true;
+            let (code, why) = match &refused {
+                Refused::Busy => (error::REQUEST_TIMED_OUT, "the journal is full"),
+                Refused::Because(code, why) => (*code, why.as_str()),
+            };
+            PartitionAck::refused(index, code, Some(why)).write(&mut progress.response, version);
+        }
+    }
+}
+
+fn park(server: &mut Server, token: Token, progress: Progress) {
+    let State {
+        parked,
+        parked_until_ns,
+        ..
+    } = &mut server.produce;
+    parked.push_back(token.conn);
+    let until_ns = parked_until_ns.map_or(progress.until_ns, |ns| ns.min(progress.until_ns));
+    *parked_until_ns = Some(until_ns);
+    if let Some(conn) = server.conns.get(token.conn) {
+        conn.parked = Some(Parked { token, progress });
+    }
+}
+
+fn finish(server: &mut Server, cx: &mut Cx<'_>, token: Token, acks: i16, mut progress: Progress) {
+    wire::end_response(&mut progress.response, 0);
+    if acks == 0 {
+        // Nobody reads a response. As Kafka does, a refused batch ends the connection, so that the client notices.
+        if progress.failed {
+            server.refuse(cx, token.conn, "a batch sent with acks=0 was refused");
+        }
+        server.conns.reply_nothing(token);
+    } else {
+        let ready = progress.newest <= cx.core.durable();
+        server.conns.write(token, ready, |out, _, _| {
+            out.extend_from_slice(&progress.response);
+            Ok::<(), Malformed>(())
+        });
+        if !ready {
+            server.produce.waiting.push_back((progress.newest, token));
+        }
+    }
+    server.produce.scratch = progress.response;
+}
+
+/// Once a turn: lets responses leave whose batches are durable, and ends requests that waited too long for room.
+pub(crate) fn durable(server: &mut Server, cx: &mut Cx<'_>) {
+    let durable = cx.core.durable();
+    while let Some(&(frame, token)) = server.produce.waiting.front()
+        && frame <= durable
+    {
+        server.produce.waiting.pop_front();
+        server.conns.release(token);
+    }
+    if let Some(until_ns) = server.produce.parked_until_ns
+        && cx.now.mono_ns >= until_ns
+    {
+        for _ in 0..server.produce.parked.len() {
+            resume_first(server, cx);
+        }
+        parked_until(server);
+    }
+}
+
+/// The journal has room again: parked requests go on in order, until it is full again.
+pub(crate) fn room(server: &mut Server, cx: &mut Cx<'_>) {
+    while resume_first(server, cx) {}
+    if let Some(id) = server.produce.parked.pop_back() {
+        // It was the first and could not go on, so it stays the first.
+        server.produce.parked.push_front(id);
+    }
+    parked_until(server);
+}
+
+/// Takes the first parked request up again. False when none is there, or it is parked again, now as the last.
+fn resume_first(server: &mut Server, cx: &mut Cx<'_>) -> bool {
+    let Some(id) = server.produce.parked.pop_front() else {
+        return false;
+    };
+    let parked = server.conns.get(id).and_then(|conn| conn.parked.take());
+    let Some(parked) = parked else {
+        return true;
+    };
+    server.produce.resuming = Some(parked);
+    server.work_off(cx, id);
+    server.produce.resuming = None;
+    server.conns.mark(id);
+    server
+        .conns
+        .get(id)
+        .is_none_or(|conn| conn.parked.is_none())
+}
+
+fn parked_until(server: &mut Server) {
+    let State {
+        parked,
+        parked_until_ns,
+        ..
+    } = &mut server.produce;
+    parked.retain(|id| server.conns.get(*id).is_some_and(|c| c.parked.is_some()));
+    let until = |id: &ConnId| {
+        let parked = server.conns.get(*id)?.parked.as_ref()?;
+        Some(parked.progress.until_ns)
+    };
+    *parked_until_ns = parked.iter().filter_map(until).min();
+}

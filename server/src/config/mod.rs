@@ -1,0 +1,470 @@
+//! Settings of the process: Kafka's broker properties where they mean the same, and a few of our own under
+//! `ringlog.`.
+
+mod file;
+pub mod topic;
+
+use std::collections::BTreeMap;
+
+pub use file::{ConfigError, parse_properties};
+use topic::ConfigType;
+
+/// Everything a shard's server is told at its start.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Host name that clients are told.
+    pub advertise: String,
+    /// Port of shard 0; shard `i` has `port + i`.
+    pub port: u16,
+    /// Where the data lies, for DescribeLogDirs.
+    pub data_dir: String,
+    /// `num.partitions`.
+    pub num_partitions: i32,
+    /// `auto.create.topics.enable`.
+    pub auto_create_topics: bool,
+    /// `delete.topic.enable`.
+    pub delete_topics: bool,
+    /// `socket.request.max.bytes`.
+    pub request_bytes_max: usize,
+    /// `queued.max.request.bytes`: memory of a shard for requests under way.
+    pub request_memory_bytes: usize,
+    /// `max.connections`, for each shard.
+    pub connections_max: usize,
+    /// `connections.max.idle.ms`.
+    pub connections_max_idle_ms: u64,
+    /// `fetch.max.bytes`.
+    pub fetch_bytes_max: usize,
+    /// `max.incremental.fetch.session.cache.slots`, for each shard.
+    pub fetch_sessions_max: usize,
+    /// `ringlog.partitions.max`.
+    pub partitions_max: usize,
+    /// `ringlog.request.stall.ms`: how long half a request may stall while others wait for memory.
+    pub request_stall_ms: u64,
+    /// Answer cold data as places in files.
+    pub spans: bool,
+    /// What was set, by name.
+    set: BTreeMap<&'static str, String>,
+}
+
+/// One broker setting.
+#[derive(Debug)]
+pub struct BrokerConfig {
+    /// Its name.
+    pub name: &'static str,
+    /// Its default.
+    pub default: &'static str,
+    /// Type of its value.
+    pub kind: ConfigType,
+    /// Least value of a number.
+    min: i64,
+    /// The topic setting it is the default of.
+    topic: Option<&'static str>,
+    /// What it does.
+    pub doc: &'static str,
+}
+
+const fn number(
+    name: &'static str,
+    default: &'static str,
+    kind: ConfigType,
+    min: i64,
+    doc: &'static str,
+) -> BrokerConfig {
+    BrokerConfig {
+        name,
+        default,
+        kind,
+        min,
+        topic: None,
+        doc,
+    }
+}
+
+const fn flag(name: &'static str, default: &'static str, doc: &'static str) -> BrokerConfig {
+    number(name, default, ConfigType::Boolean, 0, doc)
+}
+
+const fn topic_default(
+    name: &'static str,
+    default: &'static str,
+    kind: ConfigType,
+    topic: &'static str,
+) -> BrokerConfig {
+    BrokerConfig {
+        name,
+        default,
+        kind,
+        min: i64::MIN,
+        topic: Some(topic),
+        doc: "Default of the topic setting of nearly the same name.",
+    }
+}
+
+use ConfigType::{Int, List, Long, String as Text};
+
+/// Every broker setting, by name.
+pub const BROKER_CONFIGS: &[BrokerConfig] = &[
+    flag(
+        "auto.create.topics.enable",
+        "true",
+        "Create topics that a client asks about by name.",
+    ),
+    number(
+        "connections.max.idle.ms",
+        "600000",
+        Long,
+        1,
+        "Connections without traffic are closed after this.",
+    ),
+    flag("delete.topic.enable", "true", "Allow DeleteTopics."),
+    number(
+        "fetch.max.bytes",
+        "57671680",
+        Int,
+        1024,
+        "Bytes of records in one Fetch response at most.",
+    ),
+    number(
+        "group.initial.rebalance.delay.ms",
+        "3000",
+        Int,
+        0,
+        "How long the first rebalance of a new group waits for more members.",
+    ),
+    number(
+        "group.max.session.timeout.ms",
+        "1800000",
+        Int,
+        1,
+        "Longest session timeout a group member may ask for.",
+    ),
+    number(
+        "group.max.size",
+        "2147483647",
+        Int,
+        1,
+        "Members of one group at most.",
+    ),
+    number(
+        "group.min.session.timeout.ms",
+        "6000",
+        Int,
+        1,
+        "Shortest session timeout a group member may ask for.",
+    ),
+    topic_default("log.cleanup.policy", "delete", List, "cleanup.policy"),
+    topic_default(
+        "log.index.interval.bytes",
+        "4096",
+        Int,
+        "index.interval.bytes",
+    ),
+    topic_default(
+        "log.message.timestamp.type",
+        "CreateTime",
+        Text,
+        "message.timestamp.type",
+    ),
+    topic_default("log.retention.bytes", "-1", Long, "retention.bytes"),
+    number(
+        "log.retention.hours",
+        "168",
+        Int,
+        -1,
+        "Hours a log is kept, unless log.retention.minutes or .ms say it.",
+    ),
+    number(
+        "log.retention.minutes",
+        "",
+        Int,
+        -1,
+        "Minutes a log is kept, unless log.retention.ms says it.",
+    ),
+    number(
+        "log.retention.ms",
+        "",
+        Long,
+        -1,
+        "Milliseconds a log is kept; -1 keeps it for ever.",
+    ),
+    number(
+        "log.roll.hours",
+        "168",
+        Int,
+        1,
+        "Hours until a segment is closed, unless log.roll.ms says it.",
+    ),
+    number(
+        "log.roll.ms",
+        "",
+        Long,
+        1,
+        "Milliseconds until a segment is closed.",
+    ),
+    topic_default("log.segment.bytes", "1073741824", Int, "segment.bytes"),
+    number(
+        "max.connections",
+        "10000",
+        Int,
+        1,
+        "Connections of one shard at most.",
+    ),
+    number(
+        "max.incremental.fetch.session.cache.slots",
+        "1000",
+        Int,
+        0,
+        "Fetch sessions of one shard at most.",
+    ),
+    topic_default("message.max.bytes", "1048588", Int, "max.message.bytes"),
+    number(
+        "num.partitions",
+        "1",
+        Int,
+        1,
+        "Partitions of topics created without a number.",
+    ),
+    number(
+        "offset.metadata.max.bytes",
+        "4096",
+        Int,
+        0,
+        "Bytes of metadata in one offset commit at most.",
+    ),
+    number(
+        "offsets.retention.minutes",
+        "10080",
+        Int,
+        1,
+        "Minutes that offsets of an empty group are kept.",
+    ),
+    number(
+        "offsets.topic.num.partitions",
+        "50",
+        Int,
+        1,
+        "Partitions of the topic that holds committed offsets.",
+    ),
+    number(
+        "queued.max.request.bytes",
+        "268435456",
+        Long,
+        1 << 20,
+        "Memory of one shard for requests that are arriving or wait for the journal.",
+    ),
+    number(
+        "ringlog.partitions.max",
+        "200000",
+        Int,
+        1,
+        "Partitions of all topics together at most.",
+    ),
+    number(
+        "ringlog.request.stall.ms",
+        "30000",
+        Long,
+        1,
+        "Half a request that stalls this long is given up while others wait for memory.",
+    ),
+    number(
+        "socket.request.max.bytes",
+        "104857600",
+        Int,
+        1024,
+        "The largest request.",
+    ),
+];
+
+impl BrokerConfig {
+    fn check(&self, value: &str) -> Result<(), String> {
+        let wrong = |wanted: &str| Err(format!("{} is {value:?}, {wanted} is wanted", self.name));
+        if let Some(name) = self.topic {
+            return topic::check(name, value)
+                .map_err(|_| format!("{} is {value:?}, which {name} does not take", self.name));
+        }
+        let parsed = value.parse::<i64>().ok();
+        match self.kind {
+            ConfigType::Boolean if !matches!(value, "true" | "false") => wrong("true or false"),
+            Int if !parsed.is_some_and(|n| n >= self.min && n <= i64::from(i32::MAX)) => {
+                wrong(&format!("a number from {}", self.min))
+            }
+            Long if !parsed.is_some_and(|n| n >= self.min) => {
+                wrong(&format!("a number from {}", self.min))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        let mut config = Self {
+            advertise: "127.0.0.1".into(),
+            port: 9092,
+            data_dir: String::new(),
+            num_partitions: 0,
+            auto_create_topics: false,
+            delete_topics: false,
+            request_bytes_max: 0,
+            request_memory_bytes: 0,
+            connections_max: 0,
+            connections_max_idle_ms: 0,
+            fetch_bytes_max: 0,
+            fetch_sessions_max: 0,
+            partitions_max: 0,
+            request_stall_ms: 0,
+            spans: false,
+            set: BTreeMap::new(),
+        };
+        config.derive();
+        config
+    }
+}
+
+impl Config {
+    /// Sets one broker setting.
+    ///
+    /// # Errors
+    /// A sentence that names the setting and what is wrong with it.
+    pub fn set(&mut self, name: &str, value: &str) -> Result<(), String> {
+        let Some(known) = broker(name) else {
+            let nearest = BROKER_CONFIGS
+                .iter()
+                .max_by(|a, b| {
+                    strsim::jaro_winkler(name, a.name)
+                        .total_cmp(&strsim::jaro_winkler(name, b.name))
+                })
+                .map_or("", |c| c.name);
+            return Err(format!(
+                "unknown setting {name:?}; the nearest known one is {nearest:?}"
+            ));
+        };
+        known.check(value)?;
+        self.set.insert(known.name, value.to_owned());
+        self.derive();
+        Ok(())
+    }
+
+    /// The value of a broker setting: as set, else its default.
+    #[must_use]
+    pub fn text(&self, name: &str) -> &str {
+        match self.set.get(name) {
+            Some(value) => value,
+            None => broker(name).map_or("", |c| c.default),
+        }
+    }
+
+    /// Whether a broker setting was set.
+    #[must_use]
+    pub fn is_set(&self, name: &str) -> bool {
+        self.set.contains_key(name)
+    }
+
+    /// The value of a broker setting that is a number.
+    #[must_use]
+    pub fn number(&self, name: &str) -> i64 {
+        self.text(name).parse().unwrap_or(0)
+    }
+
+    fn derive(&mut self) {
+        self.num_partitions = self.number("num.partitions") as i32;
+        self.auto_create_topics = self.text("auto.create.topics.enable") == "true";
+        self.delete_topics = self.text("delete.topic.enable") == "true";
+        self.request_bytes_max = self.number("socket.request.max.bytes") as usize;
+        self.request_memory_bytes = self.number("queued.max.request.bytes") as usize;
+        self.connections_max = self.number("max.connections") as usize;
+        self.connections_max_idle_ms = self.number("connections.max.idle.ms") as u64;
+        self.fetch_bytes_max = self.number("fetch.max.bytes") as usize;
+        self.fetch_sessions_max = self.number("max.incremental.fetch.session.cache.slots") as usize;
+        self.partitions_max = self.number("ringlog.partitions.max") as usize;
+        self.request_stall_ms = self.number("ringlog.request.stall.ms") as u64;
+    }
+
+    /// The default that broker settings give topic setting `name`, where one does.
+    #[must_use]
+    pub fn topic_default(&self, name: &str) -> Option<String> {
+        match name {
+            "retention.ms" => Some(self.retention_ms().to_string()),
+            "segment.ms" if self.is_set("log.roll.ms") => Some(self.text("log.roll.ms").into()),
+            "segment.ms" => Some((self.number("log.roll.hours") * 3_600_000).to_string()),
+            _ => BROKER_CONFIGS
+                .iter()
+                .find(|c| c.topic == Some(name))
+                .map(|c| self.text(c.name).to_owned()),
+        }
+    }
+
+    /// Whether a broker setting that gives the default of topic setting `name` was set.
+    #[must_use]
+    pub fn topic_default_is_set(&self, name: &str) -> bool {
+        let sources: &[&str] = match name {
+            "retention.ms" => &[
+                "log.retention.ms",
+                "log.retention.minutes",
+                "log.retention.hours",
+            ],
+            "segment.ms" => &["log.roll.ms", "log.roll.hours"],
+            _ => {
+                let mut all = BROKER_CONFIGS.iter();
+                return all.any(|c| c.topic == Some(name) && self.is_set(c.name));
+            }
+        };
+        sources.iter().any(|s| self.is_set(s))
+    }
+
+    fn retention_ms(&self) -> i64 {
+        let scaled = |name: &str, ms: i64| match self.number(name) {
+            n if n < 0 => -1,
+            n => n.saturating_mul(ms),
+        };
+        if self.is_set("log.retention.ms") {
+            scaled("log.retention.ms", 1)
+        } else if self.is_set("log.retention.minutes") {
+            scaled("log.retention.minutes", 60_000)
+        } else {
+            scaled("log.retention.hours", 3_600_000)
+        }
+    }
+}
+
+fn broker(name: &str) -> Option<&'static BrokerConfig> {
+    BROKER_CONFIGS
+        .binary_search_by_key(&name, |c| c.name)
+        .ok()
+        .map(|at| &BROKER_CONFIGS[at])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_table_is_sorted_and_its_defaults_are_valid() {
+        assert!(BROKER_CONFIGS.is_sorted_by_key(|c| c.name));
+        for c in BROKER_CONFIGS.iter().filter(|c| !c.default.is_empty()) {
+            assert_eq!(c.check(c.default), Ok(()), "{}", c.name);
+        }
+    }
+
+    #[test]
+    fn unknown_names_are_refused_with_the_nearest_known() {
+        let error = Config::default().set("num.partition", "3").unwrap_err();
+        assert!(
+            error.contains("num.partition\"") && error.contains("num.partitions"),
+            "{error}"
+        );
+        assert!(Config::default().set("num.partitions", "0").is_err());
+        assert!(Config::default().set("log.segment.bytes", "7").is_err());
+    }
+
+    #[test]
+    fn retention_is_taken_from_the_finest_unit() {
+        let mut config = Config::default();
+        let retention = |c: &Config| c.topic_default("retention.ms").expect("has a default");
+        assert_eq!(retention(&config), "604800000");
+        config.set("log.retention.minutes", "2").expect("valid");
+        assert_eq!(retention(&config), "120000");
+        config.set("log.retention.ms", "-1").expect("valid");
+        assert_eq!(retention(&config), "-1");
+    }
+}

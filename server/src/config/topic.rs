@@ -1,0 +1,415 @@
+//! Kafka's topic settings: which there are, what values they take, and what follows from them.
+
+use std::collections::BTreeMap;
+
+use ringlog_engine::core::LogConfig;
+
+use super::Config;
+use crate::catalog::action::ConfigOpKind;
+
+/// Type of a setting's value, by Kafka's numbers in DescribeConfigs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(i8)]
+pub enum ConfigType {
+    /// `true` or `false`.
+    Boolean = 1,
+    /// Text.
+    String = 2,
+    /// 32 bits.
+    Int = 3,
+    /// 64 bits.
+    Long = 5,
+    /// Floating point.
+    Double = 6,
+    /// Comma-separated.
+    List = 7,
+}
+
+/// What values a setting takes.
+#[derive(Debug, Clone, Copy)]
+enum Values {
+    Boolean,
+    Int { min: i64, max: i64 },
+    Long { min: i64 },
+    Ratio,
+    OneOf(&'static [&'static str]),
+    ListOf(&'static [&'static str]),
+    AnyList,
+}
+
+/// One topic setting.
+#[derive(Debug)]
+pub struct TopicConfig {
+    /// Kafka's name.
+    pub name: &'static str,
+    /// Kafka's default, unless a broker setting gives another.
+    default: &'static str,
+    values: Values,
+    /// What it does here.
+    pub doc: &'static str,
+}
+
+const POSITIVE: Values = Values::Long { min: 0 };
+const ANY: Values = Values::Long { min: -1 };
+const INT: Values = Values::Int {
+    min: 0,
+    max: i32::MAX as i64,
+};
+const KEPT: &str = "Kept and reported, without effect here.";
+
+const fn setting(
+    name: &'static str,
+    default: &'static str,
+    values: Values,
+    doc: &'static str,
+) -> TopicConfig {
+    TopicConfig {
+        name,
+        default,
+        values,
+        doc,
+    }
+}
+
+/// Every topic setting, by name.
+pub const TOPIC_CONFIGS: &[TopicConfig] = &[
+    setting(
+        "cleanup.policy",
+        "delete",
+        Values::ListOf(&["delete", "compact"]),
+        "Whether old segments are deleted; compaction is not done yet: compacted topics keep everything.",
+    ),
+    setting(
+        "compression.gzip.level",
+        "-1",
+        Values::Int { min: -1, max: 9 },
+        KEPT,
+    ),
+    setting(
+        "compression.lz4.level",
+        "9",
+        Values::Int { min: 1, max: 17 },
+        KEPT,
+    ),
+    setting(
+        "compression.type",
+        "producer",
+        Values::OneOf(&["producer"]),
+        "Batches are kept as producers compressed them.",
+    ),
+    setting(
+        "compression.zstd.level",
+        "3",
+        Values::Int {
+            min: -131_072,
+            max: 22,
+        },
+        KEPT,
+    ),
+    setting("delete.retention.ms", "86400000", POSITIVE, KEPT),
+    setting("file.delete.delay.ms", "60000", POSITIVE, KEPT),
+    setting(
+        "flush.messages",
+        "9223372036854775807",
+        POSITIVE,
+        "Every acknowledged batch is durable, whatever this says.",
+    ),
+    setting(
+        "flush.ms",
+        "9223372036854775807",
+        POSITIVE,
+        "Every acknowledged batch is durable, whatever this says.",
+    ),
+    setting(
+        "follower.replication.throttled.replicas",
+        "",
+        Values::AnyList,
+        KEPT,
+    ),
+    setting(
+        "index.interval.bytes",
+        "4096",
+        INT,
+        "Bytes of log between two entries of a segment's index.",
+    ),
+    setting(
+        "leader.replication.throttled.replicas",
+        "",
+        Values::AnyList,
+        KEPT,
+    ),
+    setting(
+        "max.compaction.lag.ms",
+        "9223372036854775807",
+        Values::Long { min: 1 },
+        KEPT,
+    ),
+    setting(
+        "max.message.bytes",
+        "1048588",
+        INT,
+        "The largest record batch, header included.",
+    ),
+    setting("message.timestamp.after.max.ms", "3600000", POSITIVE, KEPT),
+    setting(
+        "message.timestamp.before.max.ms",
+        "9223372036854775807",
+        POSITIVE,
+        KEPT,
+    ),
+    setting(
+        "message.timestamp.type",
+        "CreateTime",
+        Values::OneOf(&["CreateTime", "LogAppendTime"]),
+        "Whose clock stamps records.",
+    ),
+    setting("min.cleanable.dirty.ratio", "0.5", Values::Ratio, KEPT),
+    setting("min.compaction.lag.ms", "0", POSITIVE, KEPT),
+    setting(
+        "min.insync.replicas",
+        "1",
+        Values::Int {
+            min: 1,
+            max: i32::MAX as i64,
+        },
+        "There is one replica.",
+    ),
+    setting("preallocate", "false", Values::Boolean, KEPT),
+    setting(
+        "remote.log.copy.disable",
+        "false",
+        Values::OneOf(&["false"]),
+        "There is no remote storage.",
+    ),
+    setting(
+        "remote.log.delete.on.disable",
+        "false",
+        Values::OneOf(&["false"]),
+        "There is no remote storage.",
+    ),
+    setting(
+        "remote.storage.enable",
+        "false",
+        Values::OneOf(&["false"]),
+        "There is no remote storage.",
+    ),
+    setting(
+        "retention.bytes",
+        "-1",
+        ANY,
+        "Whole segments are deleted, oldest first, as long as the log is larger; -1 keeps all.",
+    ),
+    setting(
+        "retention.ms",
+        "604800000",
+        ANY,
+        "Segments whose newest record is older are deleted; -1 keeps all.",
+    ),
+    setting(
+        "segment.bytes",
+        "1073741824",
+        Values::Int {
+            min: 1_048_576,
+            max: i32::MAX as i64,
+        },
+        "A segment is closed before it grows past this.",
+    ),
+    setting(
+        "segment.index.bytes",
+        "10485760",
+        Values::Int {
+            min: 4,
+            max: i32::MAX as i64,
+        },
+        KEPT,
+    ),
+    setting("segment.jitter.ms", "0", POSITIVE, KEPT),
+    setting(
+        "segment.ms",
+        "604800000",
+        Values::Long { min: 1 },
+        "A segment older than this is closed by the next batch.",
+    ),
+    setting(
+        "unclean.leader.election.enable",
+        "false",
+        Values::Boolean,
+        "There is one replica.",
+    ),
+];
+
+impl TopicConfig {
+    /// Its type.
+    #[must_use]
+    pub fn kind(&self) -> ConfigType {
+        match self.values {
+            Values::Boolean => ConfigType::Boolean,
+            Values::Int { .. } => ConfigType::Int,
+            Values::Long { .. } => ConfigType::Long,
+            Values::Ratio => ConfigType::Double,
+            Values::OneOf(&["false"]) => ConfigType::Boolean,
+            Values::OneOf(_) => ConfigType::String,
+            Values::ListOf(_) | Values::AnyList => ConfigType::List,
+        }
+    }
+
+    fn check(&self, value: &str) -> Result<(), String> {
+        let wrong = |wanted: &str| Err(format!("{} is {value:?}, {wanted} is wanted", self.name));
+        let number = value.trim().parse::<i64>().ok();
+        match self.values {
+            Values::Boolean if !matches!(value, "true" | "false") => wrong("true or false"),
+            Values::Int { min, max } if !number.is_some_and(|n| (min..=max).contains(&n)) => {
+                wrong(&format!("a number from {min} to {max}"))
+            }
+            Values::Long { min } if !number.is_some_and(|n| n >= min) => {
+                wrong(&format!("a number from {min}"))
+            }
+            Values::Ratio if !value.parse::<f64>().is_ok_and(|n| (0.0..=1.0).contains(&n)) => {
+                wrong("a ratio from 0 to 1")
+            }
+            Values::OneOf(all) if !all.contains(&value) => wrong(&format!("one of {all:?}")),
+            Values::ListOf(all)
+                if value.is_empty() || !value.split(',').all(|v| all.contains(&v.trim())) =>
+            {
+                wrong(&format!("a list out of {all:?}"))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// The setting called `name`.
+///
+/// # Errors
+/// A sentence that says so when there is none.
+pub fn known(name: &str) -> Result<&'static TopicConfig, String> {
+    TOPIC_CONFIGS
+        .binary_search_by_key(&name, |c| c.name)
+        .map(|at| &TOPIC_CONFIGS[at])
+        .map_err(|_| format!("unknown topic config name: {name}"))
+}
+
+/// Checks a setting and its value.
+///
+/// # Errors
+/// A sentence that says what is wrong.
+pub fn check(name: &str, value: &str) -> Result<(), String> {
+    known(name)?.check(value)
+}
+
+/// The value of setting `name` where a topic has none of its own.
+#[must_use]
+pub fn default_text(config: &Config, name: &str) -> String {
+    match config.topic_default(name) {
+        Some(text) => text,
+        None => known(name).map_or_else(|_| String::new(), |c| c.default.to_owned()),
+    }
+}
+
+/// Adds `value`'s entries to a list or takes them away.
+///
+/// # Errors
+/// A sentence when the setting is no list.
+pub fn edit_list(
+    name: &str,
+    current: &str,
+    value: &str,
+    kind: ConfigOpKind,
+) -> Result<String, String> {
+    if known(name)?.kind() != ConfigType::List {
+        return Err(format!("{name} is not a list"));
+    }
+    let entries = |text: &str| -> Vec<String> {
+        text.split(',')
+            .map(|v| v.trim().to_owned())
+            .filter(|v| !v.is_empty())
+            .collect()
+    };
+    let mut list = entries(current);
+    for entry in entries(value) {
+        list.retain(|v| *v != entry);
+        if kind == ConfigOpKind::Append {
+            list.push(entry);
+        }
+    }
+    Ok(list.join(","))
+}
+
+/// What the core is told: the topic's settings over the broker's.
+#[must_use]
+pub fn log_config(config: &Config, topic: &BTreeMap<String, String>) -> LogConfig {
+    let text = |name: &str| match topic.get(name) {
+        Some(value) => value.trim().to_owned(),
+        None => default_text(config, name),
+    };
+    // Values were checked when they were set.
+    let number = |name: &str| text(name).parse::<i64>().unwrap_or(-1);
+    let unsigned = |name: &str| number(name).clamp(0, i64::from(u32::MAX)) as u32;
+    let deletes = text("cleanup.policy")
+        .split(',')
+        .any(|p| p.trim() == "delete");
+    LogConfig {
+        segment_bytes: unsigned("segment.bytes"),
+        segment_ms: number("segment.ms"),
+        retention_ms: if deletes { number("retention.ms") } else { -1 },
+        retention_bytes: if deletes {
+            number("retention.bytes")
+        } else {
+            -1
+        },
+        index_interval_bytes: unsigned("index.interval.bytes"),
+        max_message_bytes: unsigned("max.message.bytes"),
+        log_append_time: text("message.timestamp.type") == "LogAppendTime",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_table_is_sorted_and_its_defaults_are_valid() {
+        assert!(TOPIC_CONFIGS.is_sorted_by_key(|c| c.name));
+        for c in TOPIC_CONFIGS {
+            assert_eq!(c.check(c.default), Ok(()), "{}", c.name);
+        }
+    }
+
+    #[test]
+    fn without_settings_a_log_has_kafkas_defaults() {
+        let config = Config::default();
+        assert_eq!(log_config(&config, &BTreeMap::new()), LogConfig::default());
+    }
+
+    #[test]
+    fn a_topics_settings_win_and_compacted_topics_keep_everything() {
+        let config = Config::default();
+        let topic = |pairs: &[(&str, &str)]| {
+            let map = pairs.iter().map(|(k, v)| (k.to_string(), v.to_string()));
+            log_config(&config, &map.collect())
+        };
+        let log = topic(&[
+            ("retention.ms", "5"),
+            ("message.timestamp.type", "LogAppendTime"),
+        ]);
+        assert_eq!((log.retention_ms, log.log_append_time), (5, true));
+        assert_eq!(topic(&[("cleanup.policy", "compact")]).retention_ms, -1);
+        assert!(check("retention.ms", "soon").is_err());
+        assert!(check("retention.mss", "1").is_err());
+        assert!(check("segment.bytes", "5").is_err());
+    }
+
+    #[test]
+    fn lists_are_edited_by_entry() {
+        let append = edit_list("cleanup.policy", "delete", "compact", ConfigOpKind::Append);
+        assert_eq!(append, Ok("delete,compact".into()));
+        let subtract = edit_list(
+            "cleanup.policy",
+            "delete,compact",
+            "delete",
+            ConfigOpKind::Subtract,
+        );
+        assert_eq!(subtract, Ok("compact".into()));
+        assert!(edit_list("retention.ms", "1", "2", ConfigOpKind::Append).is_err());
+    }
+}

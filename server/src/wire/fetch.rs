@@ -1,0 +1,192 @@
+//! Fetch, versions 4 to 12. The response's records are shared slices, so only what surrounds them is written here.
+//!
+//! Source: FetchRequest.json and FetchResponse.json of Apache Kafka 4.
+
+use bytes::BytesMut;
+
+use super::reader::{Malformed, Reader};
+use super::writer::Writer;
+
+/// A Fetch request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FetchRequest<'a> {
+    /// How long to wait for `min_bytes`, milliseconds.
+    pub max_wait_ms: i32,
+    /// Answer as soon as this much is there.
+    pub min_bytes: i32,
+    /// Bytes of records at most, over all partitions.
+    pub max_bytes: i32,
+    /// 1: read committed.
+    pub isolation_level: i8,
+    /// Fetch session (KIP-227), 0 for none.
+    pub session_id: i32,
+    /// -1: no session; 0: open one; else the next in the session.
+    pub session_epoch: i32,
+    /// What to fetch.
+    pub topics: Vec<FetchTopic<'a>>,
+    /// Partitions that leave the session.
+    pub forgotten: Vec<(&'a str, Vec<i32>)>,
+}
+
+/// One topic's partitions.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FetchTopic<'a> {
+    /// The topic.
+    pub name: &'a str,
+    /// Its partitions.
+    pub partitions: Vec<FetchPartition>,
+}
+
+/// Where to fetch in one partition.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FetchPartition {
+    /// The partition's number.
+    pub index: i32,
+    /// Leader epoch the client believes in, or -1.
+    pub current_leader_epoch: i32,
+    /// First offset wanted.
+    pub offset: i64,
+    /// Bytes of records at most.
+    pub max_bytes: i32,
+}
+
+impl<'a> FetchRequest<'a> {
+    /// Reads a request's body.
+    ///
+    /// # Errors
+    /// [`Malformed`].
+    pub fn parse(body: &'a [u8], version: i16) -> Result<Self, Malformed> {
+        let flexible = version >= 12;
+        let mut reader = Reader::new(body, flexible);
+        reader.i32("replica id")?;
+        let mut request = Self {
+            max_wait_ms: reader.i32("max wait")?,
+            min_bytes: reader.i32("min bytes")?,
+            max_bytes: reader.i32("max bytes")?,
+            isolation_level: reader.i8("isolation level")?,
+            session_id: 0,
+            session_epoch: -1,
+            topics: Vec::new(),
+            forgotten: Vec::new(),
+        };
+        if version >= 7 {
+            request.session_id = reader.i32("session id")?;
+            request.session_epoch = reader.i32("session epoch")?;
+        }
+        for _ in 0..reader.array(3, "topics")? {
+            let name = reader.string("topic name")?;
+            let mut partitions = Vec::new();
+            for _ in 0..reader.array(16, "partitions")? {
+                partitions.push(read_partition(&mut reader, version)?);
+            }
+            reader.tags()?;
+            request.topics.push(FetchTopic { name, partitions });
+        }
+        if version >= 7 {
+            for _ in 0..reader.array(3, "forgotten topics")? {
+                let name = reader.string("topic name")?;
+                let mut partitions = Vec::new();
+                for _ in 0..reader.array(4, "partitions")? {
+                    partitions.push(reader.i32("partition")?);
+                }
+                reader.tags()?;
+                request.forgotten.push((name, partitions));
+            }
+        }
+        if version >= 11 {
+            reader.string("rack")?;
+        }
+        reader.tags()?;
+        reader.finish()?;
+        Ok(request)
+    }
+}
+
+fn read_partition(reader: &mut Reader<'_>, version: i16) -> Result<FetchPartition, Malformed> {
+    let index = reader.i32("partition")?;
+    let current_leader_epoch = if version >= 9 {
+        reader.i32("leader epoch")?
+    } else {
+        -1
+    };
+    let offset = reader.i64("offset")?;
+    if version >= 12 {
+        reader.i32("last fetched epoch")?;
+    }
+    if version >= 5 {
+        reader.i64("log start offset")?;
+    }
+    let max_bytes = reader.i32("max bytes")?;
+    reader.tags()?;
+    Ok(FetchPartition {
+        index,
+        current_leader_epoch,
+        offset,
+        max_bytes,
+    })
+}
+
+/// What precedes the topics of a response.
+pub fn write_start(out: &mut BytesMut, version: i16, error: i16, session_id: i32, topics: usize) {
+    let mut writer = Writer::new(out, version >= 12);
+    // Throttle time.
+    writer.i32(0);
+    if version >= 7 {
+        writer.i16(error);
+        writer.i32(session_id);
+    }
+    writer.count(topics);
+}
+
+/// What precedes a topic's partitions.
+pub fn write_topic_start(out: &mut BytesMut, version: i16, name: &str, partitions: usize) {
+    let mut writer = Writer::new(out, version >= 12);
+    writer.string(name);
+    writer.count(partitions);
+}
+
+/// What surrounds one partition's records.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PartitionData {
+    /// The partition's number.
+    pub index: i32,
+    /// An error code or 0.
+    pub error: i16,
+    /// High watermark, or -1; also the last stable offset as long as there are no transactions.
+    pub high_watermark: i64,
+    /// First offset of the log, or -1.
+    pub log_start_offset: i64,
+    /// The request asked for committed records: the list of aborted transactions is empty instead of null.
+    pub read_committed: bool,
+    /// Bytes of records that follow.
+    pub records_bytes: usize,
+}
+
+impl PartitionData {
+    /// Appends what precedes the records, their length included.
+    pub fn write(&self, out: &mut BytesMut, version: i16) {
+        let mut writer = Writer::new(out, version >= 12);
+        writer.i32(self.index);
+        writer.i16(self.error);
+        writer.i64(self.high_watermark);
+        writer.i64(self.high_watermark);
+        if version >= 5 {
+            writer.i64(self.log_start_offset);
+        }
+        if self.read_committed && self.error == 0 {
+            writer.count(0);
+        } else {
+            writer.null_array();
+        }
+        if version >= 11 {
+            // Preferred read replica.
+            writer.i32(-1);
+        }
+        writer.count(self.records_bytes);
+    }
+}
+
+/// What follows a partition's records, a topic's partitions, and the topics.
+pub fn write_end(out: &mut BytesMut, version: i16) {
+    Writer::new(out, version >= 12).tags();
+}

@@ -1,0 +1,108 @@
+//! Which requests are served, in which versions. The lowest versions are Kafka 4's: clients decide by them what a
+//! broker can do.
+
+/// One API as it is served.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Api {
+    /// Its number in the protocol.
+    pub key: i16,
+    /// Kafka's name.
+    pub name: &'static str,
+    /// Lowest version advertised.
+    pub advertised_min: i16,
+    /// Lowest version served.
+    pub min: i16,
+    /// Highest version served.
+    pub max: i16,
+    /// First version with the compact encodings and tagged fields of KIP-482.
+    pub flexible_from: i16,
+}
+
+impl Api {
+    /// Whether requests of `version` are served.
+    #[must_use]
+    pub fn serves(&self, version: i16) -> bool {
+        (self.min..=self.max).contains(&version)
+    }
+
+    /// Whether `version` has compact encodings and tagged fields.
+    #[must_use]
+    pub fn is_flexible(&self, version: i16) -> bool {
+        version >= self.flexible_from
+    }
+}
+
+macro_rules! apis {
+    ($($constant:ident $key:literal $name:ident $min:literal..=$max:literal flexible $flexible:literal;)*) => {
+        $(
+            #[doc = concat!("The number of ", stringify!($name), ".")]
+            pub const $constant: i16 = $key;
+        )*
+        /// Every API that is served, by number.
+        pub const APIS: &[Api] = &[
+            $(Api {
+                key: $key,
+                name: stringify!($name),
+                // librdkafka compresses only for brokers that advertise Produce from version 0 (KIP-896 says so too).
+                advertised_min: if $key == 0 { 0 } else { $min },
+                min: $min,
+                max: $max,
+                flexible_from: $flexible,
+            },)*
+        ];
+    };
+}
+
+apis! {
+    PRODUCE 0 Produce 3..=11 flexible 9;
+    FETCH 1 Fetch 4..=12 flexible 12;
+    LIST_OFFSETS 2 ListOffsets 1..=7 flexible 6;
+    METADATA 3 Metadata 0..=12 flexible 9;
+    API_VERSIONS 18 ApiVersions 0..=4 flexible 3;
+    CREATE_TOPICS 19 CreateTopics 2..=7 flexible 5;
+    DELETE_TOPICS 20 DeleteTopics 1..=6 flexible 4;
+    INIT_PRODUCER_ID 22 InitProducerId 0..=5 flexible 2;
+    OFFSET_FOR_LEADER_EPOCH 23 OffsetForLeaderEpoch 2..=4 flexible 4;
+    DESCRIBE_CONFIGS 32 DescribeConfigs 1..=4 flexible 4;
+    CREATE_PARTITIONS 37 CreatePartitions 0..=3 flexible 2;
+    DESCRIBE_CLUSTER 60 DescribeCluster 0..=2 flexible 0;
+}
+
+/// The API with number `key`, if it is served.
+#[must_use]
+pub fn find(key: i16) -> Option<&'static Api> {
+    APIS.binary_search_by_key(&key, |api| api.key)
+        .ok()
+        .map(|at| &APIS[at])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_table_is_sorted_and_agrees_with_kafkas_schemas() {
+        assert!(APIS.is_sorted_by_key(|api| api.key));
+        for api in APIS {
+            let schema = kafka_wire::MESSAGE_DESCRIPTORS
+                .iter()
+                .find(|m| {
+                    m.api_key.value() == api.key
+                        && m.direction == kafka_wire::MessageDirection::Request
+                })
+                .expect("Kafka knows the API");
+            assert_eq!(schema.name, format!("{}Request", api.name));
+            assert_eq!(schema.supported_versions.min().value(), api.min, "{api:?}");
+            assert!(
+                schema.supported_versions.max().value() >= api.max,
+                "{api:?}"
+            );
+            let flexible = schema
+                .flexible_versions
+                .expect("all have some")
+                .min()
+                .value();
+            assert_eq!(flexible, api.flexible_from, "{api:?}");
+        }
+    }
+}
