@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
 
-use crate::buf::AlignedBuf;
+use crate::buf::{AlignedBuf, BLOCK};
 use crate::disk::{DiskError, FileId, Lane, OpKind, OpenMode, WriteData};
 use crate::id::{FrameSeq, Now};
 use crate::store::{
@@ -63,7 +63,18 @@ struct Task {
     advance: Option<Advance>,
     file: Option<(FileKey, FileId, bool)>,
     dir_ready: bool,
+    /// This round makes the partition's directory.
+    dir_made: bool,
     outstanding: usize,
+}
+
+/// A partition whose writes are done and wait for the round's sync.
+#[derive(Debug)]
+struct Staged {
+    part: u32,
+    end: u64,
+    dir_made: bool,
+    advance: Advance,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -86,7 +97,7 @@ pub(super) struct Destage {
     cut: u64,
     queue: VecDeque<u32>,
     tasks: HashMap<u32, Task>,
-    advances: Vec<(u32, u64, Advance)>,
+    advances: Vec<Staged>,
     outstanding: usize,
     writing_bytes: usize,
     /// Files written and still held, to be synced one by one; `None` once there are too many.
@@ -174,10 +185,9 @@ impl Destage {
                 self.outstanding < TASKS_MAX
                     && self.writing_bytes < WRITING_MAX
                     && (!self.queue.is_empty() && self.tasks.len() < TASKS_MAX
-                        || self
-                            .tasks
-                            .values()
-                            .any(|task| task.stager.is_some() && task.actions.is_empty()))
+                        || self.tasks.values().any(|task| {
+                            task.dir_ready && task.stager.is_some() && task.actions.is_empty()
+                        }))
             }
             Phase::Checkpoint => {
                 self.writer.is_some() && self.writing_bytes < WRITING_MAX && !self.slot_opening
@@ -292,10 +302,17 @@ impl Core {
         if count == 0 && !seal {
             return;
         }
-        let bytes = tail
+        let bytes: usize = tail
             .range(skip..skip + count)
             .map(|entry| entry.len())
             .sum();
+        let odd = partition.stored.odd.as_ref().map_or(0, |odd| odd.len());
+        let rolls = tail
+            .range(skip..skip + count)
+            .skip(1)
+            .any(|entry| entry.roll());
+        let makes_files =
+            seal || odd + bytes >= BLOCK || rolls || open && count > 0 && tail[skip].roll();
         let interval = partition.config.index_interval_bytes;
         let created_ms = partition.live.map_or(now.wall_ms, |live| live.created_ms);
         let task = Task {
@@ -306,7 +323,8 @@ impl Core {
             actions: VecDeque::new(),
             advance: None,
             file: None,
-            dir_ready: partition.stored.dir_exists,
+            dir_ready: partition.stored.dir_exists || !makes_files,
+            dir_made: !partition.stored.dir_exists && makes_files,
             outstanding: 0,
         };
         if !task.dir_ready {
@@ -359,7 +377,15 @@ impl Core {
         if finished {
             self.hold_file(task.file.take());
             match task.advance.take() {
-                Some(advance) => self.destage.advances.push((part, task.end, advance)),
+                Some(advance) => {
+                    let (end, dir_made) = (task.end, task.dir_made);
+                    self.destage.advances.push(Staged {
+                        part,
+                        end,
+                        dir_made,
+                        advance,
+                    });
+                }
                 None => self.redirty(part),
             }
         } else {
@@ -582,9 +608,15 @@ impl Core {
     /// Everything staged is durable: readers may use the files, and a checkpoint may speak of them.
     fn round_synced(&mut self) {
         let mut sealed = Vec::new();
-        for (part, end, advance) in std::mem::take(&mut self.destage.advances) {
+        for staged in std::mem::take(&mut self.destage.advances) {
+            let Staged {
+                part,
+                end,
+                dir_made,
+                advance,
+            } = staged;
             if let Some(partition) = self.parts[part as usize].as_mut() {
-                partition.stored.apply(advance);
+                partition.stored.apply(advance, dir_made);
                 partition.tail_stored = end;
                 let fresh = partition.stored.segments.iter().rev();
                 sealed.extend(
@@ -776,8 +808,8 @@ impl Core {
             // Also waits for files that are still being opened.
             self.run_task(part, 0);
         }
-        for (part, _, _) in std::mem::take(&mut self.destage.advances) {
-            self.redirty(part);
+        for staged in std::mem::take(&mut self.destage.advances) {
+            self.redirty(staged.part);
         }
         while let Some(part) = self.destage.queue.pop_front() {
             if let Some(partition) = self.parts[part as usize].as_mut() {
@@ -796,6 +828,8 @@ impl Core {
         self.destage.forced = true;
         if let Some(error) = self.destage.error.take() {
             self.storage_full = true;
+            // A shutdown does not wait for a disk to recover: the journal has everything, the next start replays it.
+            self.destage.final_done = self.state == State::Draining;
             tracing::error!(
                 shard = self.config.shard,
                 %error,

@@ -16,6 +16,14 @@ use super::{PartitionState, RecoveryError, RecoveryOptions, at};
 /// Files kept open for a sync each; with more, one `syncfs` does for all.
 const SYNC_EACH_MAX: usize = 64;
 
+/// The files of the partition that is being written.
+struct Files<'a> {
+    dir_name: &'a str,
+    dir_exists: bool,
+    /// The segment's log, by its base offset.
+    open: Option<(i64, DiskFile)>,
+}
+
 /// Writes of a recovery, and what must be synced before they count.
 pub(super) struct Replay<'a> {
     disk: &'a mut dyn Disk,
@@ -94,11 +102,6 @@ impl<'a> Replay<'a> {
         batches: &[Replayed],
     ) -> Result<(), RecoveryError> {
         let dir_name = state.meta.key.dir_name(&state.meta.topic_name);
-        if !state.log.dir_exists {
-            let path = partition_dir(&dir_name);
-            self.disk.create_dir(&path).map_err(at(&path))?;
-            self.note_dir(TOPICS);
-        }
         let expected = batches
             .iter()
             .map(|batch| journal.bytes(*batch).len())
@@ -106,30 +109,37 @@ impl<'a> Replay<'a> {
         let interval = state.meta.config.index_interval_bytes;
         let mut stager = Stager::new(&state.log, interval, expected, self.options.now_ms);
         let mut steps = Vec::new();
-        let mut open = None;
+        let mut files = Files {
+            dir_name: &dir_name,
+            dir_exists: state.log.dir_exists,
+            open: None,
+        };
         for batch in batches {
             stager.push(journal.bytes(*batch), batch.roll, &mut steps);
             for step in steps.drain(..) {
-                self.carry_out(&dir_name, &mut open, step)?;
+                self.carry_out(&mut files, step)?;
             }
         }
         let advance = stager.finish(false, &mut steps);
         for step in steps {
-            self.carry_out(&dir_name, &mut open, step)?;
+            self.carry_out(&mut files, step)?;
         }
-        if let Some((_, file)) = open {
+        if let Some((_, file)) = files.open {
             self.touch(file);
         }
-        state.log.apply(advance);
+        state.log.apply(advance, files.dir_exists);
         Ok(())
     }
 
-    fn carry_out(
-        &mut self,
-        dir_name: &str,
-        open: &mut Option<(i64, DiskFile)>,
-        step: StageStep,
-    ) -> Result<(), RecoveryError> {
+    fn carry_out(&mut self, files: &mut Files<'_>, step: StageStep) -> Result<(), RecoveryError> {
+        let dir_name = files.dir_name;
+        if !files.dir_exists {
+            let path = partition_dir(dir_name);
+            self.disk.create_dir(&path).map_err(at(&path))?;
+            self.note_dir(TOPICS);
+            files.dir_exists = true;
+        }
+        self.note_dir(&partition_dir(dir_name));
         match step {
             StageStep::Write {
                 base_offset,
@@ -137,27 +147,28 @@ impl<'a> Replay<'a> {
                 data,
             } => {
                 let path = segment_path(dir_name, base_offset, SegmentFile::Log);
-                let file = match *open {
+                let file = match files.open {
                     Some((base, file)) if base == base_offset => file,
                     _ => {
-                        if let Some((_, file)) = open.take() {
+                        if let Some((_, file)) = files.open.take() {
                             self.touch(file);
                         }
-                        self.note_dir(&partition_dir(dir_name));
                         self.disk
                             .open(&path, OpenMode::WriteDirect)
                             .map_err(at(&path))?
                     }
                 };
-                *open = Some((base_offset, file));
+                files.open = Some((base_offset, file));
                 self.disk.write_at(file, offset, &data).map_err(at(&path))
             }
-            StageStep::Seal { base_offset, files } => {
-                self.note_dir(&partition_dir(dir_name));
-                if let Some((_, file)) = open.take() {
+            StageStep::Seal {
+                base_offset,
+                files: sealed,
+            } => {
+                if let Some((_, file)) = files.open.take() {
                     self.touch(file);
                 }
-                self.seal(dir_name, base_offset, files)
+                self.seal(dir_name, base_offset, sealed)
             }
         }
     }

@@ -90,8 +90,8 @@ impl StoredLog {
         (offset < self.segments[at].next_offset).then_some(at)
     }
 
-    /// Takes over what a finished round has written.
-    pub fn apply(&mut self, advance: Advance) {
+    /// Takes over what a finished round has written; `dir_made` when that made the partition's directory.
+    pub fn apply(&mut self, advance: Advance, dir_made: bool) {
         for segment in advance.segments {
             match self.segments.back_mut() {
                 Some(last) if last.base_offset == segment.base_offset => *last = segment,
@@ -99,7 +99,7 @@ impl StoredLog {
             }
         }
         self.odd = advance.odd;
-        self.dir_exists = true;
+        self.dir_exists |= dir_made;
     }
 }
 
