@@ -153,6 +153,22 @@ def go():
     return _once(CACHE / "go", "".join(path.read_text() for path in files), build)
 
 
+def kgo_suite():
+    """franz-go's own tests as a program, and the folder that they must run in."""
+    source = CLIENTS / "go"
+    binary = apt("go", "golang-go")
+
+    def build(folder):
+        _attempt(
+            "franz-go's tests", [binary, "test", "-c", "-o", folder / "kgo.test", "github.com/twmb/franz-go/pkg/kgo"],
+            cwd=source,
+        )
+
+    program = _once(CACHE / "kgo", (source / "go.mod").read_text(), build) / "kgo.test"
+    module = _attempt("franz-go", [binary, "list", "-m", "-f", "{{.Dir}}", "github.com/twmb/franz-go"], cwd=source)
+    return program, Path(module.decode().strip()) / "pkg" / "kgo"
+
+
 def library(name):
     """Whether a library of that path below the distribution's library folders is there."""
     return any(Path(base).glob(f"*/{name}") for base in ("/usr/lib", "/usr/local/lib")) or any(
