@@ -1,22 +1,37 @@
-//! The loop of one shard.
+//! A shard's inputs, its thread, and what is set up before its loop runs.
 
 use std::io;
 use std::net::TcpListener;
+use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
 use crate::id::Now;
-use crate::shard::{App, MailSender, Mailbox, Shard};
+use crate::shard::{App, Driven, MailSender, Mailbox, Shard};
 
-use super::{RingConfig, RingError, RingStats, ShardWaker, Shutdown};
+use super::background::Background;
+use super::error::{ExitOnPanic, exit_process};
+use super::lanes::{FILE_WORKERS, Lanes};
+use super::net::{Net, send_at_once};
+use super::pool::RecvPool;
+use super::sendfile::Senders;
+use super::table::FileTable;
+use super::turns::Turns;
+use super::uring::{Ring, create};
+use super::{RingConfig, RingError, RingStats, ShardWaker, Shutdown, SpanPath, now};
+
+/// Entries of the submission queue: more than that are submitted in several calls.
+const SUBMISSIONS: u32 = 1024;
+/// Entries of the completion queue: more than that wait in the kernel.
+const COMPLETIONS: u32 = 8192;
 
 /// What reaches a shard besides its ring.
 pub struct ShardInputs<M> {
-    listener: TcpListener,
-    mailbox: Mailbox<M>,
-    waker: Arc<ShardWaker>,
-    shutdown: Shutdown,
-    stats: Arc<RingStats>,
+    pub(super) listener: TcpListener,
+    pub(super) mailbox: Mailbox<M>,
+    pub(super) waker: Arc<ShardWaker>,
+    pub(super) shutdown: Shutdown,
+    pub(super) stats: Arc<RingStats>,
 }
 
 impl<M: Send + 'static> ShardInputs<M> {
@@ -51,13 +66,12 @@ impl<M: Send + 'static> ShardInputs<M> {
 ///
 /// # Errors
 /// [`RingError`]: after [`RingError::Fatal`] the process must exit at once; [`spawn_shard`] does that itself.
-#[allow(unused_variables, clippy::todo)]
 pub fn run_shard<A: App>(
     config: &RingConfig,
     inputs: ShardInputs<A::Mail>,
     make_shard: impl FnOnce(Now) -> Shard<A>,
 ) -> Result<(), RingError> {
-    todo!()
+    run(config, inputs, make_shard, |_| {})
 }
 
 /// Runs a shard on a thread of its own. A fatal error or a panic there ends the whole process at once, with one
@@ -65,14 +79,84 @@ pub fn run_shard<A: App>(
 ///
 /// # Errors
 /// The thread cannot be started.
-#[allow(unused_variables, clippy::todo)]
-pub fn spawn_shard<A: App>(
+pub fn spawn_shard<A, F>(
     config: RingConfig,
     inputs: ShardInputs<A::Mail>,
-    make_shard: impl FnOnce(Now) -> Shard<A> + Send + 'static,
+    make_shard: F,
 ) -> io::Result<JoinHandle<()>>
 where
-    A: 'static,
+    A: App,
+    F: FnOnce(Now) -> Shard<A> + Send + 'static,
 {
-    todo!()
+    let shard = config.shard;
+    std::thread::Builder::new()
+        .name(format!("ringlog-{shard}"))
+        .spawn(move || {
+            let _guard = ExitOnPanic("shard");
+            let exit = |error: &RingError| exit_process(shard, error);
+            if let Err(error) = run(&config, inputs, make_shard, exit) {
+                exit_process(shard, &error);
+            }
+        })
+}
+
+/// [`run_shard`] for anything that can be driven; `on_fatal` is told of a fatal failure before anything else is
+/// done.
+pub(super) fn run<D: Driven>(
+    config: &RingConfig,
+    inputs: ShardInputs<D::Mail>,
+    make_shard: impl FnOnce(Now) -> D,
+    on_fatal: impl Fn(&RingError),
+) -> Result<(), RingError> {
+    let mut uring = create(SUBMISSIONS, COMPLETIONS).map_err(RingError::setup("io_uring_setup"))?;
+    let ring = Ring::new(&mut uring);
+    let registering = RingError::setup("io_uring_register");
+    // The second is for sockets and pipes, which need few: unchanged.
+    ring.submitter()
+        .register_iowq_max_workers(&mut [FILE_WORKERS, 0])
+        .map_err(&registering)?;
+    let files = FileTable::register(&ring).map_err(&registering)?;
+    let pool = RecvPool::register(&ring, config.recv_buffers, config.recv_buffer_bytes)
+        .map_err(&registering)?;
+    // Helpers first: they would inherit the pinning.
+    let background = Background::start(&config.data_dir, config.shard, inputs.waker.clone())?;
+    let senders = match config.span_path {
+        SpanPath::Sendfile => config.sendfile_threads.max(1),
+        SpanPath::Splice => 0,
+    };
+    let senders = Senders::start(config.shard, senders, &inputs.waker)?;
+    pin(config.cpu)?;
+    send_at_once(&inputs.listener).map_err(RingError::setup("TCP_NODELAY on the listener"))?;
+
+    let net = Net::new(config, inputs.listener.as_raw_fd(), pool, senders);
+    let lanes = Lanes::new(config.commit_sync);
+    let shard = make_shard(now());
+    let mut turns = Turns::new(
+        config,
+        &inputs,
+        ring,
+        shard,
+        (net, lanes, files, background),
+    );
+    let _guard = ExitOnPanic("shard");
+    let ended = turns.run(&inputs.mailbox);
+    if let Err(error) = &ended {
+        on_fatal(error);
+    }
+    if !turns.drain() {
+        // The kernel may still use the memory of what did not complete in time.
+        std::mem::forget(turns);
+    }
+    ended
+}
+
+fn pin(cpu: Option<usize>) -> Result<(), RingError> {
+    let Some(cpu) = cpu else { return Ok(()) };
+    let failed = RingError::setup("pinning the shard to its core");
+    if cpu >= rustix::thread::CpuSet::MAX_CPU {
+        return Err(failed(io::ErrorKind::InvalidInput.into()));
+    }
+    let mut set = rustix::thread::CpuSet::new();
+    set.set(cpu);
+    rustix::thread::sched_setaffinity(None, &set).map_err(|error| failed(error.into()))
 }

@@ -46,8 +46,21 @@ pub fn exit_status(error: &RingError) -> i32 {
     }
 }
 
-/// Exit status after a panic on a shard's thread.
-pub(super) const PANIC_STATUS: i32 = 101;
+/// Exit status after a panic on a thread of a shard.
+const PANIC_STATUS: i32 = 101;
+
+/// Ends the process when its thread panics. Declared after everything that owns memory the kernel may be using,
+/// so that it is dropped first: unwinding further would free that memory.
+pub(super) struct ExitOnPanic(pub(super) &'static str);
+
+impl Drop for ExitOnPanic {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("ringlog: the {} thread panicked, the process ends", self.0);
+            std::process::exit(PANIC_STATUS);
+        }
+    }
+}
 
 /// Ends the process: one line on standard error, then the status. Nothing is flushed or joined, because another
 /// shard must not acknowledge anything meanwhile.

@@ -15,20 +15,40 @@
 //! | `background`, `slow`, `zero` | everything else on the disk, on helper threads |
 //! | `files` | the blocking disk recovery runs on |
 //! | `preflight` | can this host and directory be used at all, and if not, why and what mends it |
-#![allow(unsafe_code, dead_code)]
+#![allow(unsafe_code)]
 
+mod background;
 mod clock;
 mod config;
+mod conn;
 mod driver;
 mod error;
+mod files;
+mod lanes;
+mod net;
+mod pipe;
+mod pool;
+mod root;
+mod send;
+mod sendfile;
 mod shutdown;
+mod slow;
 mod stats;
+mod table;
+mod turns;
+mod uring;
 mod waker;
+mod worker;
+mod zero;
 
 pub use clock::now;
 pub use config::{CommitSync, RingConfig, SpanPath};
 pub use driver::{ShardInputs, run_shard, spawn_shard};
 pub use error::{RingError, exit_status};
+pub use files::RealDisk;
 pub use shutdown::Shutdown;
 pub use stats::{RingStats, RingStatsSnapshot};
 pub use waker::ShardWaker;
+
+#[cfg(test)]
+mod tests;

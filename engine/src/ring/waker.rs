@@ -1,13 +1,18 @@
 //! Rousing a thread that sleeps in its ring.
 
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering, fence};
 
+use io_uring::opcode::PollAdd;
+use io_uring::squeue::Entry;
+use io_uring::types::Fd;
 use rustix::event::{EventfdFlags, eventfd};
 
 use crate::shard::Wake;
+
+use super::uring::Token;
 
 /// Wakes one ring's thread. The thread says when it is about to sleep; only then does a wake cost a system call,
 /// and only the first of several.
@@ -44,11 +49,15 @@ impl ShardWaker {
     pub(super) fn awake(&self) {
         self.sleeping.store(false, Ordering::Relaxed);
     }
+}
 
-    /// The eventfd to poll.
-    pub(super) fn event(&self) -> BorrowedFd<'_> {
-        self.event.as_fd()
-    }
+/// The poll by which a ring hears of wakes. It is edge-triggered and stays armed, so that nobody needs to read
+/// the counter. The waker must outlive the ring.
+pub(super) fn poll_entry(waker: &ShardWaker, token: Token) -> Entry {
+    PollAdd::new(Fd(waker.event.as_raw_fd()), libc::POLLIN as u32)
+        .multi(true)
+        .build()
+        .user_data(token.pack())
 }
 
 impl Wake for ShardWaker {

@@ -48,7 +48,7 @@ impl<M> Mailbox<M> {
     }
 
     /// The next message, without waiting.
-    pub fn poll(&mut self) -> Option<M> {
+    pub fn poll(&self) -> Option<M> {
         self.receiver.try_recv().ok()
     }
 }
