@@ -153,6 +153,7 @@ impl World {
         }
         self.models.retain(|_, model| !model.deleted);
         self.adopt_partitions(shards);
+        (self.clean, self.disturbed) = (false, false);
         self.begin_clients();
     }
 
@@ -185,7 +186,6 @@ impl World {
             );
         }
         self.last_run = Some(run);
-        (self.clean, self.disturbed) = (false, false);
     }
 
     fn adopt_partitions(&mut self, shards: u32) {
@@ -211,6 +211,10 @@ impl World {
                 *oldest = frame.min(*oldest);
             }
             (model.shard, model.part) = (shard, part);
+            if !self.clean {
+                // A removal that no checkpoint covered is undone.
+                model.log_start = model.log_start.min(offsets.log_start);
+            }
             self.touched.insert(key);
         }
         for (shard, newest) in kept {

@@ -20,6 +20,8 @@ use crate::recovery::{PartitionMeta, RunInfo};
 pub(super) const PATIENCE_NS: u64 = 900 * 1_000_000_000;
 /// Turns in a row, each due at once by the core's own deadline, after which the core is taken to spin.
 const SPIN_TURNS: u32 = 5_000;
+/// No story is longer.
+const TURNS_MAX: u64 = 2_000_000;
 
 /// Who acts next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -82,6 +84,7 @@ pub(super) struct World {
     agenda: BTreeMap<(u64, u64), Actor>,
     agenda_next: u64,
     spins: u32,
+    turns: u64,
 }
 
 impl World {
@@ -124,6 +127,7 @@ impl World {
             agenda: BTreeMap::new(),
             agenda_next: 0,
             spins: 0,
+            turns: 0,
         }
     }
 
@@ -185,6 +189,8 @@ impl World {
             self.spins < SPIN_TURNS,
             "invariant: the core spins: its deadline is at once and nothing happens"
         );
+        self.turns += 1;
+        assert!(self.turns < TURNS_MAX, "invariant: {TURNS_MAX} turns and no end");
         self.deliver_completions();
         self.act();
         self.turn();
