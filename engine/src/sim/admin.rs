@@ -58,7 +58,7 @@ impl World {
             3 => self.change_capacity(),
             _ => {}
         }
-        if self.rng.percent(self.plan.idle_percent * 3) {
+        if self.rng.percent(self.plan.idle_percent * 3) && !self.auditing {
             let idle_ns = self.rng.below(self.plan.idle_max_ns);
             self.trace
                 .note("idle", [idle_ns, 0, 0], || format!("for {idle_ns} ns"));

@@ -266,6 +266,7 @@ impl World {
     /// Serves on until every audit has read its partition.
     pub(super) fn finish_audits(&mut self) {
         let since_ns = self.now.mono_ns;
+        self.auditing = true;
         while self.consumers.iter().any(|c| c.is_audit() && !c.done) {
             self.advance();
             assert!(
@@ -273,6 +274,7 @@ impl World {
                 "invariant: reading everything back takes for ever"
             );
         }
+        self.auditing = false;
     }
 
     // --- end ---
