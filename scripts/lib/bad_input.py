@@ -8,6 +8,7 @@ import json
 import os
 import sys
 import time
+from pathlib import Path
 
 import bad_frames
 import bad_records
@@ -103,20 +104,20 @@ class World:
 
     @staticmethod
     def produce_outcomes(reader):
-        """The outcome of each partition of a Produce response of version 8."""
+        """{topic: outcome of its first partition} of a Produce response of version 8; topics come in any order."""
 
         def one():
             _, error, offset = reader.i32(), reader.i16(), reader.i64()
             reader.i64(), reader.i64(), reader.array(lambda: (reader.i32(), reader.string())), reader.string()
             return {"error": error, "base_offset": offset}
 
-        return [found for topic in reader.array(lambda: (reader.string(), reader.array(one))[1]) for found in topic]
+        return dict(reader.array(lambda: (reader.string(), reader.array(one)[0])))
 
     def produce(self, topic, records, acks=-1, partition=0, port=None):
         """Sends records; {"error", "base_offset"} or "closed"."""
         body = self.produce_body(topic, records, acks, partition)
         reader = wire.ask(port or self.leader(topic), wire.PRODUCE, 8, body)
-        return "closed" if reader is None else self.produce_outcomes(reader)[0]
+        return "closed" if reader is None else self.produce_outcomes(reader)[topic]
 
     def must_answer(self):
         """Another connection is answered at once, whatever this one does."""
@@ -127,7 +128,7 @@ class World:
 
     def resident_bytes(self):
         """The broker's resident memory, 0 if its process is not known."""
-        pages = [int(open(f"/proc/{pid}/statm").read().split()[1]) for pid in self.pids]
+        pages = [int(Path(f"/proc/{pid}/statm").read_text().split()[1]) for pid in self.pids]
         return sum(pages) * os.sysconf("SC_PAGE_SIZE")
 
 

@@ -71,7 +71,10 @@ def one_bad_of_two(world):
         )
     )
     reader = wire.ask(world.leader(topic), wire.PRODUCE, 8, body)
-    return "closed" if reader is None else dict(zip(("good", "bad"), world.produce_outcomes(reader)))
+    if reader is None:
+        return "closed"
+    outcomes = world.produce_outcomes(reader)
+    return {"good": outcomes[topic], "bad": outcomes[other]}
 
 
 CASES = {

@@ -17,16 +17,24 @@ class KafkaBroker:
     name = "kafka"
 
     def __init__(self, folder, shards):
-        self.peer = kafka.Peer("compat")
+        # A name of its own: several runs may share a cache.
+        self.peer = kafka.Peer(folder.parent.name)
         self.log = self.peer.log
 
     def start(self):
         """Starts it on a free port."""
-        self.peer.stop()
         state = self.peer.start()
         self.port, self.data = state["port"], Path(state["data"])
         self.bootstrap = f"127.0.0.1:{self.port}"
         self.what = f"Apache Kafka {state['version']}"
+
+    def kill(self):
+        """Ends it without warning."""
+        self.peer.kill()
+
+    def restart(self):
+        """Starts it again on the port and data it had."""
+        self.peer.start(self.port, self.data)
 
     def segments(self, topic):
         """The folders of a topic's partitions, by partition."""
@@ -41,8 +49,9 @@ class KafkaBroker:
         return self.peer.running() is not None
 
     def stop(self):
-        """Stops it."""
+        """Stops it and removes its data."""
         self.peer.stop()
+        shutil.rmtree(self.peer.folder)
 
 
 class RinglogBroker:
@@ -63,20 +72,29 @@ class RinglogBroker:
 
     def start(self):
         """Builds the server, starts it on free ports and waits for its ready line."""
-        binary = build("ringlog-server")
+        self.binary = build("ringlog-server")
         self.port = free_ports(self.shards)
         self.bootstrap = f"127.0.0.1:{self.port}"
         self.what = f"ringlog-server with {self.shards} shards"
-        self.launch(binary)
+        self.restart()
 
-    def launch(self, binary, limit_s=30):
-        """Starts the server on the ports and data folder it has."""
+    def launch(self):
+        """Starts the server on the ports and data folder it has, and does not wait for it."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        before = self.log.stat().st_size if self.log.exists() else 0
         self.process = start(
-            [binary, "--data", self.data, "--port", self.port, "--advertise", "127.0.0.1", "--shards", self.shards],
+            [self.binary, "--data", self.data, "--port", self.port, "--advertise", "127.0.0.1", "--shards", self.shards],
             self.log,
         )
+
+    def kill(self):
+        """Ends it without warning."""
+        self.process.kill()
+        self.process.wait()
+
+    def restart(self, limit_s=30):
+        """Starts the server and waits for its ready line."""
+        before = self.log.stat().st_size if self.log.exists() else 0
+        self.launch()
         deadline = time.monotonic() + limit_s
         while True:
             with open(self.log, "rb") as file:

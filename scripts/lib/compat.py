@@ -88,7 +88,7 @@ def run_checks(report, context, only):
 
 def self_check(report, work, files):
     """Proves the peers and the reading back on Apache Kafka itself."""
-    broker = KafkaBroker(work, shards=1)
+    broker = KafkaBroker(work / "broker", shards=1)
     client = Java()
 
     def round_trip(log):

@@ -121,6 +121,14 @@ class Peer:
         self.state.unlink(missing_ok=True)
         return True
 
+    def kill(self):
+        """Ends the broker without warning."""
+        state = self.running()
+        os.kill(state["pid"], signal.SIGKILL)
+        while self.running():
+            self._reap(state["pid"])
+            time.sleep(0.01)
+
     @staticmethod
     def _reap(pid):
         """Collects the broker if it is a child of this process, or it would look alive for ever."""

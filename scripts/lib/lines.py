@@ -26,7 +26,8 @@ def generate(folder, files=4, lines_per_file=2000):
         lines = []
         for line in range(lines_per_file):
             event = dice.choice(EVENTS).format(*(dice.randrange(10000) for _ in range(4)))
-            clock = f"2026-01-{1 + line // 1000:02} {line // 100 % 24:02}:{line // 60 % 60:02}:{line % 60:02}.{line % 1000:03}"
+            day, hour, minute, second = 1 + line // 1000, line // 100 % 24, line // 60 % 60, line % 60
+            clock = f"2026-01-{day:02} {hour:02}:{minute:02}:{second:02}.{line % 1000:03}"
             lines.append(f"{clock} {dice.choice(COMPONENTS)}[{dice.randrange(60000)}]: {event}")
         (folder / f"generated-{number}.log").write_bytes(ending.join(lines).encode() + ending.encode())
     return folder

@@ -228,6 +228,10 @@ def _segments(context, codec):
     return check
 
 
+# What DumpLogSegments says of an index that does not fit its log.
+COMPLAINTS = r".*(mismatch|non-consecutive|out of order|corrupt|not sane|exception).*"
+
+
 def dump(log, segments, written):
     """Has each segment and its indexes read by Kafka: every record there, in order, as it was written."""
     for path in segments:
@@ -258,7 +262,7 @@ def dump(log, segments, written):
             output = run(
                 kafka.command("org.apache.kafka.tools.DumpLogSegments", "--files", path.with_suffix(f".{kind}")), log
             ).decode()
-            complaint = re.search(r".*(mismatch|non-consecutive|out of order|corrupt|not sane|Exception).*", output, re.I)
+            complaint = re.search(COMPLAINTS, output, re.IGNORECASE)
             if complaint:
                 raise Failure(f"{path.stem}.{kind}: {complaint.group(0)}")
             if not re.search(r"^(offset|timestamp): \d+", output, re.MULTILINE):

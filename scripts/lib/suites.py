@@ -77,5 +77,5 @@ def _not_leader(context, log):
             outcome = world.produce(topic, batch(), port=port)
             if outcome != {"error": NOT_LEADER_OR_FOLLOWER, "base_offset": -1}:
                 raise Failure(f"the node on port {port}, which does not lead {topic}, answers {outcome}")
-    if len(set(wire.Cluster(port).leader(topic) for port in nodes.values())) != 1:
+    if len({wire.Cluster(port).leader(topic) for port in nodes.values()}) != 1:
         raise Failure(f"the nodes do not agree on who leads {topic}")

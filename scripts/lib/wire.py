@@ -185,6 +185,12 @@ class Cluster:
         error, partitions = topics[topic]
         return nodes.get(partitions[0][1]) if error == 0 and 0 in partitions and partitions[0][0] == 0 else None
 
+    def leaders(self, topic):
+        """{partition: port of its leader}, for the partitions that have one. The topic is created if need be."""
+        nodes, _, topics = self._metadata([topic])
+        _, partitions = topics[topic]
+        return {index: nodes[leader] for index, (error, leader) in partitions.items() if error == 0 and leader in nodes}
+
     def coordinator(self, group):
         """The port of a group's coordinator, None while it has none."""
         reader = ask(self.port, FIND_COORDINATOR, 1, string(group) + i8(0))
