@@ -1,0 +1,60 @@
+//! The coordinator's settings.
+
+/// Settings of one shard's coordinator; Kafka's broker properties where a name is given. Bytes are bytes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GroupsConfig {
+    /// `offsets.topic.num.partitions`: partitions of the offsets topic, fixed once it exists.
+    pub offsets_partitions: i32,
+    /// `group.initial.rebalance.delay.ms`: an empty group waits this long for more members.
+    pub initial_rebalance_delay_ms: u64,
+    /// `group.min.session.timeout.ms`.
+    pub session_timeout_ms_min: i32,
+    /// `group.max.session.timeout.ms`.
+    pub session_timeout_ms_max: i32,
+    /// `group.max.size`: members of one group.
+    pub group_size_max: usize,
+    /// A member that has joined for the first time must see its group complete the join phase within this time,
+    /// since it has no member id to send heartbeats with.
+    pub new_member_join_timeout_ms: u64,
+    /// `offset.metadata.max.bytes`: metadata of one committed offset.
+    pub offset_metadata_bytes_max: usize,
+    /// `offsets.retention.minutes`, in milliseconds.
+    pub offsets_retention_ms: i64,
+    /// `offsets.retention.check.interval.ms`.
+    pub retention_check_interval_ms: u64,
+    /// Groups one shard coordinates; past it new ones are refused.
+    pub groups_max: usize,
+    /// What all members and offsets of one group may take.
+    pub group_bytes_max: usize,
+    /// What all groups of a shard may take.
+    pub bytes_max: usize,
+    /// Members of one group that were given an id and have not joined with it yet.
+    pub pending_members_max: usize,
+    /// The largest batch written to the offsets topic, header included.
+    pub batch_bytes_max: usize,
+    /// Records that wait to be written; past it commits are asked to come again.
+    pub unwritten_bytes_max: usize,
+}
+
+impl Default for GroupsConfig {
+    /// Kafka's defaults, and bounds where Kafka has none.
+    fn default() -> Self {
+        Self {
+            offsets_partitions: 50,
+            initial_rebalance_delay_ms: 3_000,
+            session_timeout_ms_min: 6_000,
+            session_timeout_ms_max: 1_800_000,
+            group_size_max: i32::MAX as usize,
+            new_member_join_timeout_ms: 300_000,
+            offset_metadata_bytes_max: 4_096,
+            offsets_retention_ms: 7 * 24 * 3_600 * 1_000,
+            retention_check_interval_ms: 600_000,
+            groups_max: 100_000,
+            group_bytes_max: 32 << 20,
+            bytes_max: 512 << 20,
+            pending_members_max: 10_000,
+            batch_bytes_max: 1_048_588,
+            unwritten_bytes_max: 16 << 20,
+        }
+    }
+}

@@ -1,0 +1,50 @@
+//! Kafka's classic consumer groups: membership, rebalances and committed offsets.
+//!
+//! A [`Coordinator`] is a state machine without clock or I/O. In: requests, each with a [`Token`]; the outcome of
+//! appends; the time. Out: [`Response`]s by token, [`Append`]s to partitions of the offsets topic, and the time of
+//! the next deadline. Every partition's appends must reach the log in the order they come out and be reported in
+//! that order, so that what is in memory is always what reading the log would give.
+//!
+//! Behaviour follows Apache Kafka 4's coordinator for classic groups (KIP-62, KIP-134, KIP-345, KIP-394, KIP-814).
+
+mod admin;
+mod config;
+mod coordinator;
+mod error;
+mod expire;
+mod group;
+mod join;
+mod leave;
+mod member;
+mod offsets;
+mod partition;
+mod rebalance;
+mod record;
+mod replay;
+mod sync;
+mod timers;
+mod writes;
+
+#[cfg(test)]
+mod tests;
+
+pub use config::GroupsConfig;
+pub use coordinator::{Call, Coordinator, Response};
+pub use error::GroupError;
+pub use partition::{OFFSETS_TOPIC, partition_of};
+pub use record::{CommittedOffset, GroupValue, Key, MemberValue, RecordFormatError};
+pub use replay::ReplayError;
+pub use writes::{Append, AppendFailure, AppendId};
+
+use crate::conn::Token;
+use crate::wire::StrBytes;
+
+/// A copy of `text` that does not keep the request it came in alive.
+fn own(text: &StrBytes) -> StrBytes {
+    StrBytes::from(text.as_str())
+}
+
+/// As [`own`], for what may be null.
+fn own_option(text: Option<&StrBytes>) -> Option<StrBytes> {
+    text.map(own)
+}
