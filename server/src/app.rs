@@ -70,6 +70,7 @@ pub struct Server {
     pub(crate) produce: api::produce::State,
     pub(crate) fetch: api::fetch::State,
     pub(crate) list_offsets: api::list_offsets::State,
+    pub(crate) groups: api::groups::State,
     pub(crate) producer_ids: api::init_producer_id::State,
     pub(crate) memory: RequestMemory,
     pub(crate) log: LogGate,
@@ -85,6 +86,7 @@ impl Server {
         Self {
             memory: RequestMemory::new(env.config.request_memory_bytes),
             producer_ids: api::init_producer_id::State::new(&env),
+            groups: api::groups::State::new(&env, &catalog),
             env,
             catalog,
             conns: Conns::default(),
@@ -213,7 +215,9 @@ impl Server {
         let Some(until_ns) = self.drain_until_ns else {
             return;
         };
-        let quiet = self.produce.is_idle() && self.conns.iter().all(|(_, c)| c.is_idle());
+        let quiet = self.produce.is_idle()
+            && self.groups.is_idle()
+            && self.conns.iter().all(|(_, c)| c.is_idle());
         self.drained = quiet || cx.now.mono_ns >= until_ns;
     }
 }
@@ -264,7 +268,11 @@ impl App for Server {
     fn on_event(&mut self, cx: &mut Cx<'_>, event: Event) {
         match event {
             Event::Advanced(part) => self.fetch.advanced(part),
-            Event::Fetched(id, result) => api::fetch::fetched(self, cx, id, result),
+            Event::Fetched(id, result) => {
+                if let Some(result) = api::groups::fetched(self, cx, id, result) {
+                    api::fetch::fetched(self, cx, id, result);
+                }
+            }
             Event::Timed(id, result) => api::list_offsets::timed(self, cx, id, result),
             Event::Room => api::produce::room(self, cx),
             // The driver ends the process.
@@ -281,6 +289,7 @@ impl App for Server {
 
     fn on_turn(&mut self, cx: &mut Cx<'_>) {
         api::produce::durable(self, cx);
+        api::groups::turn(self, cx);
         api::fetch::turn(self, cx);
         self.flush(cx);
         self.sweep(cx);
@@ -296,6 +305,7 @@ impl App for Server {
             sweep,
             self.fetch.deadline_ns(),
             self.produce.deadline_ns(),
+            self.groups.deadline_ns(),
             self.drain_until_ns.filter(|_| !self.drained),
         ]
         .into_iter()
@@ -306,6 +316,7 @@ impl App for Server {
     fn on_shutdown(&mut self, cx: &mut Cx<'_>) {
         self.drain_until_ns = Some(cx.now.after_ms(DRAIN_MS_MAX));
         api::fetch::end_all(self, cx);
+        api::groups::end(self, cx);
     }
 
     fn is_drained(&self) -> bool {
@@ -320,6 +331,7 @@ impl Server {
         let (shard, shards) = (self.env.shard, self.env.shards);
         for change in &update.changes {
             change.carry_out(cx.core, cx.now, shard, shards);
+            api::groups::changed(self, cx, change);
         }
         self.ops.applied(update.version);
     }

@@ -2,7 +2,7 @@
 
 use hashbrown::HashMap;
 
-use crate::api::{create_partitions, create_topics, delete_topics, metadata};
+use crate::api::{create_partitions, create_topics, delete_topics, find_coordinator, metadata};
 use crate::control::{Action, Controller};
 
 /// What to do when a request to the catalog is carried out.
@@ -14,6 +14,8 @@ pub enum Waiting {
     DeleteTopics(delete_topics::Waiting),
     /// A CreatePartitions request.
     CreatePartitions(create_partitions::Waiting),
+    /// A FindCoordinator request that waits for the offsets topic.
+    FindCoordinator(find_coordinator::Waiting),
     /// A Metadata request whose topics are being created.
     Metadata(metadata::Waiting),
 }

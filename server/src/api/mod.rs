@@ -7,6 +7,8 @@ pub mod delete_topics;
 pub mod describe_cluster;
 pub mod describe_configs;
 pub mod fetch;
+pub mod find_coordinator;
+pub(crate) mod groups;
 pub mod init_producer_id;
 pub mod list_offsets;
 pub mod metadata;
@@ -78,6 +80,17 @@ pub(crate) fn dispatch(
         versions::OFFSET_FOR_LEADER_EPOCH => offset_for_leader_epoch::handle(server, cx, request)?,
         versions::DESCRIBE_CONFIGS => describe_configs::handle(server, request)?,
         versions::CREATE_PARTITIONS => create_partitions::handle(server, request)?,
+        versions::FIND_COORDINATOR => find_coordinator::handle(server, request)?,
+        versions::OFFSET_COMMIT
+        | versions::OFFSET_FETCH
+        | versions::JOIN_GROUP
+        | versions::HEARTBEAT
+        | versions::LEAVE_GROUP
+        | versions::SYNC_GROUP
+        | versions::DESCRIBE_GROUPS
+        | versions::LIST_GROUPS
+        | versions::DELETE_GROUPS
+        | versions::OFFSET_DELETE => groups::handle(server, cx, request)?,
         versions::DESCRIBE_CLUSTER => describe_cluster::handle(server, request)?,
         other => return Err(Malformed::Decoder(format!("api {other} has no handler"))),
     }
@@ -91,6 +104,9 @@ pub(crate) fn done(server: &mut Server, cx: &mut Cx<'_>, done: Done) {
         Some(Waiting::DeleteTopics(waiting)) => delete_topics::done(server, waiting, done.outcome),
         Some(Waiting::CreatePartitions(waiting)) => {
             create_partitions::done(server, waiting, done.outcome);
+        }
+        Some(Waiting::FindCoordinator(waiting)) => {
+            find_coordinator::done(server, waiting, done.outcome);
         }
         Some(Waiting::Metadata(waiting)) => metadata::done(server, cx, waiting, done.outcome),
         None => tracing::error!(op = done.op, "an outcome that nobody waits for"),

@@ -10,6 +10,7 @@ use ringlog_engine::id::TopicId;
 use super::action::{Action, ConfigOpKind, NewConfigs, NewPartitions, NewTopic, Outcome, Refusal};
 use super::{Change, Snapshot, Topic, Update, name};
 use crate::config::{Config, topic as topic_config};
+use crate::groups::OFFSETS_TOPIC;
 use crate::wire::error;
 
 /// A durable change.
@@ -139,6 +140,9 @@ impl Catalog {
     }
 
     fn create(&mut self, draft: &mut Draft, new: &NewTopic) -> Item {
+        if new.name == OFFSETS_TOPIC && !new.internal {
+            return self.create(draft, &self.offsets_topic(new));
+        }
         if let Some(why) = name::invalid(&new.name) {
             return Err(Refusal::new(error::INVALID_TOPIC_EXCEPTION, why));
         }
@@ -182,6 +186,23 @@ impl Catalog {
             first: 0,
         });
         Ok(topic)
+    }
+
+    /// The topic of groups and their offsets is the same whoever creates it.
+    fn offsets_topic(&self, new: &NewTopic) -> NewTopic {
+        let mut topic = new.clone();
+        topic.internal = true;
+        if topic.partitions == -1 && topic.assignments.is_empty() {
+            topic.partitions = self.config.number("offsets.topic.num.partitions") as i32;
+        }
+        let defaults = [
+            ("cleanup.policy", "compact"),
+            ("compression.type", "producer"),
+            ("segment.bytes", "104857600"),
+        ];
+        let defaults = defaults.map(|(name, value)| (name.to_owned(), Some(value.to_owned())));
+        topic.configs.splice(0..0, defaults);
+        topic
     }
 
     /// The number of partitions asked for. The topic's id decides which broker leads the first one and so, counting
@@ -272,6 +293,10 @@ impl Catalog {
 
     fn grow(&self, draft: &mut Draft, new: &NewPartitions) -> Item {
         let old = draft.existing(&new.name)?;
+        if old.internal {
+            // A group's partition follows from their number.
+            return Err(internal());
+        }
         if new.count <= old.partitions {
             return Err(Refusal::new(
                 error::INVALID_PARTITIONS,
@@ -359,6 +384,13 @@ fn assignment(why: &str) -> Refusal {
     Refusal::new(error::INVALID_REPLICA_ASSIGNMENT, why)
 }
 
+fn internal() -> Refusal {
+    Refusal::new(
+        error::INVALID_TOPIC_EXCEPTION,
+        "the topic belongs to the broker",
+    )
+}
+
 fn placement() -> Refusal {
     assignment("partitions lie on the brokers in turn: each on the broker after its predecessor's")
 }
@@ -404,6 +436,9 @@ impl Draft {
                 "the topic does not exist",
             ));
         };
+        if topic.internal {
+            return Err(internal());
+        }
         self.snapshot.remove(&topic);
         self.writes.push(Write::Remove(id));
         self.changes.push(Change::Deleted {

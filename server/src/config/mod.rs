@@ -232,6 +232,13 @@ pub const BROKER_CONFIGS: &[BrokerConfig] = &[
         "Bytes of metadata in one offset commit at most.",
     ),
     number(
+        "offsets.retention.check.interval.ms",
+        "600000",
+        Long,
+        1,
+        "How often offsets that have expired are looked for.",
+    ),
+    number(
         "offsets.retention.minutes",
         "10080",
         Int,

@@ -111,7 +111,7 @@ pub struct Coordinator {
     pub(super) timers: Timers,
     pub(super) out: Outbox,
     pub(super) writes: Writes,
-    random: Box<dyn FnMut() -> u128>,
+    random: Box<dyn FnMut() -> u128 + Send>,
     /// Memory all groups take.
     bytes: usize,
     epochs: u64,
@@ -121,7 +121,7 @@ pub struct Coordinator {
 impl Coordinator {
     /// A coordinator that owns nothing yet; `random` is where member ids come from.
     #[must_use]
-    pub fn new(config: GroupsConfig, random: impl FnMut() -> u128 + 'static) -> Self {
+    pub fn new(config: GroupsConfig, random: impl FnMut() -> u128 + Send + 'static) -> Self {
         Self {
             config,
             partitions: BTreeMap::new(),
@@ -137,6 +137,21 @@ impl Coordinator {
     }
 
     // --- ownership ---
+
+    /// How many partitions the offsets topic has.
+    #[must_use]
+    pub fn partitions(&self) -> i32 {
+        self.config.offsets_partitions
+    }
+
+    /// The offsets topic was created, with this many partitions.
+    ///
+    /// # Panics
+    /// If groups are owned already: their partitions would no longer be theirs.
+    pub fn set_partitions(&mut self, partitions: i32) {
+        assert!(self.partitions.is_empty() || partitions == self.config.offsets_partitions);
+        self.config.offsets_partitions = partitions;
+    }
 
     /// The shard owns a partition of the offsets topic: its log is to be read ([`Coordinator::replay`]) up to its end
     /// ([`Coordinator::loaded`]); requests for its groups are put off until then.

@@ -1,0 +1,186 @@
+//! Consumer groups: requests of members and administrators, carried to the shard's coordinator, and the log it keeps.
+
+mod append;
+mod load;
+
+use ringlog_engine::core::{FetchData, FetchError, ReadId};
+use ringlog_engine::shard::Cx;
+
+use super::Request;
+use crate::app::{Env, Server};
+use crate::catalog::{Change, Snapshot};
+use crate::config::Config;
+use crate::groups::{Call, Coordinator, GroupsConfig, MemberIds, OFFSETS_TOPIC, Response};
+use crate::wire::{Malformed, versions};
+
+use append::Appends;
+use load::Loads;
+
+/// The coordinator and what it waits for.
+pub(crate) struct State {
+    coordinator: Coordinator,
+    appends: Appends,
+    loads: Loads,
+    /// Whether the partitions that were there at the start are taken on.
+    started: bool,
+}
+
+impl State {
+    pub(crate) fn new(env: &Env, catalog: &Snapshot) -> Self {
+        let mut config = groups_config(&env.config);
+        if let Some(topic) = catalog.topic(OFFSETS_TOPIC) {
+            config.offsets_partitions = topic.partitions;
+        }
+        let mut ids = MemberIds::new(env.run, env.shard);
+        Self {
+            coordinator: Coordinator::new(config, move || ids.next()),
+            appends: Appends::default(),
+            loads: Loads::default(),
+            started: false,
+        }
+    }
+
+    /// When [`turn`] is needed without other input.
+    pub(crate) fn deadline_ns(&self) -> Option<u64> {
+        if !self.started {
+            return Some(0);
+        }
+        let deadlines = [self.loads.deadline_ns(), self.coordinator.deadline_ns()];
+        deadlines.into_iter().flatten().min()
+    }
+
+    /// Whether nothing is on its way to the log.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.coordinator.is_written()
+    }
+}
+
+fn groups_config(config: &Config) -> GroupsConfig {
+    let number = |name| usize::try_from(config.number(name)).unwrap_or(0);
+    GroupsConfig {
+        offsets_partitions: config.number("offsets.topic.num.partitions") as i32,
+        initial_rebalance_delay_ms: number("group.initial.rebalance.delay.ms") as u64,
+        session_timeout_ms_min: config.number("group.min.session.timeout.ms") as i32,
+        session_timeout_ms_max: config.number("group.max.session.timeout.ms") as i32,
+        group_size_max: number("group.max.size"),
+        offset_metadata_bytes_max: number("offset.metadata.max.bytes"),
+        offsets_retention_ms: config.number("offsets.retention.minutes") * 60_000,
+        retention_check_interval_ms: number("offsets.retention.check.interval.ms") as u64,
+        ..GroupsConfig::default()
+    }
+}
+
+/// Every request that belongs to a group.
+pub(crate) fn handle(
+    server: &mut Server,
+    cx: &mut Cx<'_>,
+    request: &Request<'_>,
+) -> Result<(), Malformed> {
+    let peer = server.conns.peer(request.token.conn);
+    let host = peer.map_or_else(String::new, |peer| format!("/{}", peer.ip()));
+    let call = &Call {
+        token: request.token,
+        version: request.header.api_version,
+        client_id: request.header.client_id.unwrap_or_default(),
+        client_host: &host,
+    };
+    let groups = &mut server.groups.coordinator;
+    let catalog = &server.catalog;
+    let topic_id = |name: &str| catalog.topic(name).map(|topic| topic.id);
+    match request.header.api_key {
+        versions::OFFSET_COMMIT => groups.commit(cx.now, call, &request.decode()?, topic_id),
+        versions::OFFSET_FETCH => groups.fetch_offsets(call, &request.decode()?),
+        versions::JOIN_GROUP => groups.join(cx.now, call, &request.decode()?),
+        versions::HEARTBEAT => groups.heartbeat(cx.now, call, &request.decode()?),
+        versions::LEAVE_GROUP => groups.leave(cx.now, call, &request.decode()?),
+        versions::SYNC_GROUP => groups.sync(cx.now, call, &request.decode()?),
+        versions::DESCRIBE_GROUPS => groups.describe(call, &request.decode()?),
+        versions::LIST_GROUPS => groups.list(call, &request.decode()?),
+        versions::DELETE_GROUPS => groups.delete(cx.now, call, &request.decode()?),
+        versions::OFFSET_DELETE => {
+            let exists = |name: &str| topic_id(name).is_some();
+            groups.delete_offsets(cx.now, call, &request.decode()?, exists);
+        }
+        other => return Err(Malformed::Decoder(format!("api {other} has no handler"))),
+    }
+    respond(server);
+    Ok(())
+}
+
+/// Once a turn: reads partitions taken on, answers what became durable, lets time pass, writes.
+pub(crate) fn turn(server: &mut Server, cx: &mut Cx<'_>) {
+    if !server.groups.started {
+        server.groups.started = true;
+        take_on(server, cx, 0);
+    }
+    load::turn(server, cx);
+    append::durable(server, cx);
+    server.groups.coordinator.tick(cx.now);
+    append::send(server, cx);
+    respond(server);
+}
+
+/// The catalog changed, and the core with it.
+pub(crate) fn changed(server: &mut Server, cx: &mut Cx<'_>, change: &Change) {
+    match change {
+        Change::Created { topic, first } if &*topic.name == OFFSETS_TOPIC => {
+            server.groups.coordinator.set_partitions(topic.partitions);
+            take_on(server, cx, *first);
+        }
+        Change::Deleted { topic } => server.groups.coordinator.topic_deleted(cx.now, &topic.name),
+        Change::Created { .. } | Change::Configured { .. } => {}
+    }
+}
+
+/// Starts to read this shard's partitions of the offsets topic from `first` on.
+fn take_on(server: &mut Server, cx: &mut Cx<'_>, first: i32) {
+    let Some(topic) = server.catalog.topic(OFFSETS_TOPIC) else {
+        return;
+    };
+    for key in topic.keys(first) {
+        if key.shard(server.env.shards) == server.env.shard
+            && let Some(part) = cx.core.lookup(key)
+        {
+            server.groups.coordinator.own(key.partition);
+            server.groups.loads.begin(cx.core, key.partition, part);
+        }
+    }
+}
+
+/// A read is done. Gives the result back if it was not the coordinator's.
+pub(crate) fn fetched(
+    server: &mut Server,
+    cx: &mut Cx<'_>,
+    read: ReadId,
+    result: Result<FetchData, FetchError>,
+) -> Option<Result<FetchData, FetchError>> {
+    load::fetched(server, cx, read, result)
+}
+
+/// The process ends: what came in is still written, who waits for other members is sent elsewhere.
+pub(crate) fn end(server: &mut Server, cx: &mut Cx<'_>) {
+    append::send(server, cx);
+    let partitions = 0..server.groups.coordinator.partitions();
+    for partition in partitions {
+        server.groups.coordinator.disown(cx.now, partition);
+    }
+    respond(server);
+}
+
+fn respond(server: &mut Server) {
+    while let Some((token, response)) = server.groups.coordinator.next_response() {
+        let conns = &mut server.conns;
+        match response {
+            Response::Join(response) => conns.reply(token, &response),
+            Response::Sync(response) => conns.reply(token, &response),
+            Response::Heartbeat(response) => conns.reply(token, &response),
+            Response::Leave(response) => conns.reply(token, &response),
+            Response::Commit(response) => conns.reply(token, &response),
+            Response::Fetch(response) => conns.reply(token, &response),
+            Response::Describe(response) => conns.reply(token, &response),
+            Response::List(response) => conns.reply(token, &response),
+            Response::Delete(response) => conns.reply(token, &response),
+            Response::OffsetDelete(response) => conns.reply(token, &response),
+        }
+    }
+}
