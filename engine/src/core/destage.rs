@@ -109,6 +109,8 @@ pub(super) struct Destage {
     oldest_ns: Option<u64>,
     writer: Option<CheckpointWriter>,
     next_record: usize,
+    /// New log starts in the checkpoint that is being written.
+    log_starts: Vec<(u32, i64)>,
     slots: [Option<FileId>; 2],
     slot: usize,
     generation: u64,
@@ -139,6 +141,7 @@ impl Default for Destage {
             oldest_ns: None,
             writer: None,
             next_record: 0,
+            log_starts: Vec::new(),
             slots: [None; 2],
             slot: 0,
             generation: 0,
@@ -234,7 +237,6 @@ impl Core {
         if cut == self.journal.released() && !self.destage.forced && self.state == State::Running {
             return;
         }
-        self.free_doomed();
         let destage = &mut self.destage;
         destage.phase = Phase::Staging;
         destage.cut = cut;
@@ -493,7 +495,7 @@ impl Core {
             .stored
             .segments
             .back()
-            .is_some_and(|s| s.base_offset == base_offset);
+            .is_some_and(|s| s.base_offset == base_offset && s.file_bytes() > 0);
         if !known || file != SegmentFile::Log {
             self.destage.new_names.insert(partition_dir(&partition.dir));
         }
@@ -510,7 +512,11 @@ impl Core {
 
     /// Keeps a written file open for its sync, or lets it go when one `syncfs` will do for all.
     fn hold_file(&mut self, file: Option<(FileKey, FileId, bool)>) {
-        let Some((_, id, _)) = file else { return };
+        let Some((_, id, ready)) = file else { return };
+        if !ready {
+            // Its task was given up before the file was open: nothing was written to it.
+            return self.files.release(&mut self.out, id);
+        }
         match &mut self.destage.touched {
             Some(files) if files.len() < SYNC_EACH_MAX => files.push(id),
             _ => {
@@ -633,6 +639,7 @@ impl Core {
         }
         self.destage.phase = Phase::Checkpoint;
         self.destage.next_record = 0;
+        self.destage.log_starts.clear();
         let run = self.run;
         let header = CheckpointHeader::new(
             run.dir_id,
@@ -676,9 +683,14 @@ impl Core {
             let end = (self.destage.next_record + TURN_RECORDS).min(self.parts.len());
             for at in self.destage.next_record..end {
                 if let Some(partition) = &self.parts[at] {
+                    if partition.next_log_start > partition.log_start {
+                        self.destage
+                            .log_starts
+                            .push((at as u32, partition.next_log_start));
+                    }
                     let record = PartitionRecord {
                         key: partition.key,
-                        log_start: partition.log_start,
+                        log_start: partition.next_log_start,
                         log: &partition.stored,
                         epochs: &partition.epochs,
                         producers: &partition.producers,
@@ -787,7 +799,8 @@ impl Core {
         self.journal.release(&mut self.out, self.destage.cut);
         self.storage_full = false;
         self.room_changed = true;
-        self.unlink_doomed();
+        let starts = std::mem::take(&mut self.destage.log_starts);
+        self.raise_log_starts(starts);
         if !self.destage.dirty.is_empty() {
             self.destage.oldest_ns.get_or_insert(now.mono_ns);
         }

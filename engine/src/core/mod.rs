@@ -185,6 +185,7 @@ impl Core {
         let mut partition = Partition::new(meta.key, dir, meta.config);
         let end = state.log.next_offset().unwrap_or(state.log_start);
         partition.log_start = state.log_start;
+        partition.next_log_start = state.log_start;
         partition.log_end = end;
         partition.high_watermark = end;
         let newest = state
@@ -346,6 +347,7 @@ impl Core {
         if self.state == State::Running {
             self.pump_retention(now);
         }
+        self.unlink_doomed();
         self.remove_dropped();
         self.evict();
         if self.room_wanted && self.room_changed {

@@ -63,6 +63,8 @@ pub(super) struct Partition {
     pub(super) dir: String,
     pub(super) config: LogConfig,
     pub(super) log_start: i64,
+    /// What the log start becomes when a checkpoint has it.
+    pub(super) next_log_start: i64,
     pub(super) log_end: i64,
     pub(super) high_watermark: i64,
     pub(super) stored: StoredLog,
@@ -92,6 +94,7 @@ impl Partition {
             dir,
             config,
             log_start: 0,
+            next_log_start: 0,
             log_end: 0,
             high_watermark: 0,
             stored: StoredLog::default(),

@@ -10,14 +10,12 @@ use super::outbox::Owner;
 /// Between two looks at all partitions.
 const CHECK_MS: u64 = 5_000;
 
-/// A segment below its log's start: its files go once a checkpoint no longer speaks of them.
+/// A segment below its log's start, as the newest checkpoint says: its files go once nobody reads them.
 #[derive(Debug)]
 pub(super) struct Doomed {
     part: u32,
     dir: String,
     base_offset: i64,
-    /// A checkpoint with the new log start is durable.
-    free: bool,
 }
 
 impl Core {
@@ -55,52 +53,65 @@ impl Core {
         }
     }
 
+    /// Decides the partition's next log start. It counts, and the segments below it go, when a checkpoint with
+    /// it is durable: a log start that consumers have seen never goes back.
     fn retain(&mut self, part: u32, wall_ms: i64) {
         let Some(partition) = self.parts[part as usize].as_mut() else {
             return;
         };
         let config = &partition.config;
         let mut bytes = partition.stored.bytes();
-        while let Some(first) = partition.stored.segments.front() {
+        let mut start = partition.log_start;
+        for segment in &partition.stored.segments {
             let expired = config.retention_ms >= 0
-                && first.max_timestamp >= 0
-                && wall_ms - first.max_timestamp > config.retention_ms;
+                && segment.max_timestamp >= 0
+                && wall_ms - segment.max_timestamp > config.retention_ms;
             let excess = config.retention_bytes >= 0
-                && bytes.saturating_sub(first.bytes) >= config.retention_bytes as u64;
-            if !first.sealed || !(expired || excess) {
+                && bytes.saturating_sub(segment.bytes) >= config.retention_bytes as u64;
+            if !segment.sealed || !(expired || excess) {
                 break;
             }
-            bytes -= first.bytes;
-            partition.log_start = first.next_offset;
-            partition.epochs.truncate_start(first.next_offset);
-            let base_offset = first.base_offset;
-            partition.stored.segments.pop_front();
-            let dir = partition.dir.clone();
-            self.doomed.push(Doomed {
-                part,
-                dir,
-                base_offset,
-                free: false,
-            });
+            bytes -= segment.bytes;
+            start = segment.next_offset;
+        }
+        if start > partition.next_log_start {
+            partition.next_log_start = start;
             self.destage.forced = true;
         }
     }
 
-    /// At a round's start: removals noted so far are covered by the round's checkpoint once that is durable.
-    pub(super) fn free_doomed(&mut self) {
-        for doomed in &mut self.doomed {
-            doomed.free = true;
+    /// A durable checkpoint has these log starts: they count from now on.
+    pub(super) fn raise_log_starts(&mut self, starts: Vec<(u32, i64)>) {
+        for (part, start) in starts {
+            let Some(partition) = self.parts[part as usize].as_mut() else {
+                continue;
+            };
+            partition.log_start = start;
+            partition.epochs.truncate_start(start);
+            while let Some(first) = partition.stored.segments.front()
+                && first.sealed
+                && first.next_offset <= start
+            {
+                let (dir, base_offset) = (partition.dir.clone(), first.base_offset);
+                partition.stored.segments.pop_front();
+                self.doomed.push(Doomed {
+                    part,
+                    dir,
+                    base_offset,
+                });
+            }
         }
+        self.unlink_doomed();
     }
 
-    /// After a checkpoint: removes the files of segments it no longer speaks of, once nobody reads them.
+    /// Removes the files of doomed segments that nobody reads any more.
     pub(super) fn unlink_doomed(&mut self) {
         let mut waiting = Vec::new();
         for doomed in std::mem::take(&mut self.doomed) {
             let (part, base) = (doomed.part, doomed.base_offset);
             let of_segment =
                 |key: &super::files::FileKey| key.part == part && key.base_offset == base;
-            if !doomed.free || !self.files.doom(&mut self.out, of_segment) {
+            if !self.files.doom(&mut self.out, of_segment) {
                 waiting.push(doomed);
                 continue;
             }

@@ -273,6 +273,12 @@ fn tidy(
             disk.remove_dir(&path).map_err(at(&path))?;
         }
     }
+    for state in partitions
+        .iter()
+        .filter(|state| state.log_start > 0 && state.log.dir_exists)
+    {
+        remove_expired(disk, state)?;
+    }
     for (name, _) in disk.list("").map_err(at("data directory"))? {
         let shard = name
             .strip_prefix("shard-")
@@ -296,6 +302,22 @@ fn tidy(
     }
     disk.sync_dir("").map_err(at("data directory"))?;
     Ok(existing)
+}
+
+/// Removes segments that retention had dropped and that a crash has brought back: an unlink is volatile, too.
+fn remove_expired(disk: &mut dyn Disk, state: &PartitionState) -> Result<(), RecoveryError> {
+    let dir = partition_dir(&state.meta.key.dir_name(&state.meta.topic_name));
+    let kept: HashSet<i64> = state.log.segments.iter().map(|s| s.base_offset).collect();
+    for (name, _) in disk.list(&dir).map_err(at(&dir))? {
+        let base = name
+            .split_once('.')
+            .and_then(|(base, _)| base.parse::<i64>().ok());
+        if base.is_some_and(|base| !kept.contains(&base)) {
+            let path = format!("{dir}/{name}");
+            disk.unlink(&path).map_err(at(&path))?;
+        }
+    }
+    Ok(())
 }
 
 /// Whole journal files of the wanted size, numbered from 0 without a gap; others are removed.

@@ -139,7 +139,8 @@ impl World {
             return;
         };
         meta.config = config.clone();
-        model.config = config.clone();
+        let earlier = std::mem::replace(&mut model.config, config.clone());
+        model.earlier_configs.push(earlier);
         self.shards[model.shard as usize]
             .core
             .set_config(model.part, config);

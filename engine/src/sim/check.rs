@@ -111,9 +111,15 @@ impl PartitionModel {
             self.key,
             self.log_start
         );
-        let (limit_ms, limit_bytes) = (self.config.retention_ms, self.config.retention_bytes);
-        let too_large = limit_bytes >= 0 && self.bytes_from(log_start) >= limit_bytes as u64;
-        let too_old = |e: &Entry| limit_ms >= 0 && e.max_timestamp() < now.wall_ms - limit_ms;
+        // What an earlier setting allowed may take effect with a checkpoint that is durable only now.
+        let settings = || self.earlier_configs.iter().chain([&self.config]);
+        let kept_bytes = self.bytes_from(log_start);
+        let too_large =
+            settings().any(|c| c.retention_bytes >= 0 && kept_bytes >= c.retention_bytes as u64);
+        let too_old = |e: &Entry| {
+            settings()
+                .any(|c| c.retention_ms >= 0 && e.max_timestamp() < now.wall_ms - c.retention_ms)
+        };
         let gone = &self.entries[self.entry_at(self.log_start)..self.entry_at(log_start)];
         for entry in gone {
             assert!(

@@ -56,6 +56,8 @@ struct ProducerState {
 pub(super) struct PartitionModel {
     pub(super) key: PartitionKey,
     pub(super) config: LogConfig,
+    /// Settings it had before.
+    pub(super) earlier_configs: Vec<LogConfig>,
     pub(super) shard: u32,
     pub(super) part: Part,
     pub(super) entries: Vec<Entry>,
@@ -76,6 +78,7 @@ impl PartitionModel {
         Self {
             key,
             config,
+            earlier_configs: Vec::new(),
             shard,
             part,
             entries: Vec::new(),

@@ -312,8 +312,14 @@ impl PartitionRecord<'_> {
         out.extend_from_slice(&self.key.partition.to_le_bytes());
         out.push(u8::from(self.log.dir_exists));
         put_i64s(out, &[self.log_start, self.durable_end]);
-        put_len(out, self.log.segments.len());
-        for segment in &self.log.segments {
+        // Sealed segments below the log's start are about to be removed.
+        let kept = self
+            .log
+            .segments
+            .iter()
+            .filter(|s| !s.sealed || s.next_offset > self.log_start);
+        put_len(out, kept.clone().count());
+        for segment in kept {
             encode_segment(segment, out);
         }
         let odd = self.log.odd.as_deref().unwrap_or_default();
