@@ -83,6 +83,12 @@ impl RequestMemory {
 }
 
 impl Server {
+    /// Memory that requests under way take, in bytes; without buffers of small ones.
+    #[must_use]
+    pub fn request_memory(&self) -> usize {
+        self.memory.used
+    }
+
     /// Bytes arrived in the driver's buffer.
     pub(crate) fn received(&mut self, cx: &mut Cx<'_>, id: ConnId, data: &[u8]) {
         let Some(conn) = self.conns.get(id) else {

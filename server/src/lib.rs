@@ -13,4 +13,5 @@ pub mod groups;
 mod input;
 mod log_gate;
 pub mod ops;
+pub mod start;
 pub mod wire;

@@ -4,7 +4,7 @@
 //! together, writes a checkpoint, and only then releases the journal's frames up to the cut. A failed round
 //! changes nothing: the journal still holds everything, and the next one writes the same blocks again.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 
 use crate::buf::{AlignedBuf, BLOCK};
 use crate::disk::{DiskError, FileId, Lane, OpKind, OpenMode, WriteData};
@@ -96,8 +96,7 @@ pub(super) struct Destage {
     phase: Phase,
     cut: u64,
     queue: VecDeque<u32>,
-    /// In a fixed order: the same input leads to the same operations in the same order.
-    tasks: BTreeMap<u32, Task>,
+    tasks: HashMap<u32, Task>,
     advances: Vec<Staged>,
     outstanding: usize,
     writing_bytes: usize,
@@ -130,7 +129,7 @@ impl Default for Destage {
             phase: Phase::Idle,
             cut: 0,
             queue: VecDeque::new(),
-            tasks: BTreeMap::new(),
+            tasks: HashMap::new(),
             advances: Vec::new(),
             outstanding: 0,
             writing_bytes: 0,

@@ -167,7 +167,7 @@ impl Catalog {
         let mut configs = BTreeMap::new();
         for (name, value) in &new.configs {
             if let Some(value) = value {
-                topic_config::check(name, value)
+                topic_config::check_for(&self.config, name, value)
                     .map_err(|why| Refusal::new(error::INVALID_CONFIG, why))?;
                 configs.insert(name.clone(), value.clone());
             }
@@ -365,7 +365,7 @@ impl Catalog {
                     configs.insert(op.name.clone(), list)
                 }
             };
-            topic_config::check(&op.name, &configs[&op.name]).map_err(invalid)?;
+            topic_config::check_for(&self.config, &op.name, &configs[&op.name]).map_err(invalid)?;
         }
         let topic = Arc::new(Topic {
             log: topic_config::log_config(&self.config, &configs),

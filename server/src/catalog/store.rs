@@ -57,6 +57,20 @@ struct Row {
     configs: BTreeMap<String, String>,
 }
 
+/// Makes an empty store. It gets its name when it is whole, so that a crash leaves none or a good one.
+fn create(path: &Path) -> Result<(), StoreError> {
+    let new = path.with_extension("new");
+    match std::fs::remove_file(&new) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(store(error)),
+        _ => {}
+    }
+    drop(Database::create(&new).map_err(store)?);
+    std::fs::rename(&new, path).map_err(store)?;
+    let parent = path.parent().unwrap_or(Path::new("."));
+    let parent = std::fs::File::open(parent).map_err(store)?;
+    parent.sync_all().map_err(store)
+}
+
 /// The open catalog.
 pub struct Store {
     database: Database,
@@ -70,7 +84,10 @@ impl Store {
     /// # Errors
     /// [`StoreError`].
     pub fn open(path: &Path, new_cluster_id: &str) -> Result<Self, StoreError> {
-        let database = Database::create(path).map_err(store)?;
+        if !path.exists() {
+            create(path)?;
+        }
+        let database = Database::open(path).map_err(store)?;
         let write = database.begin_write().map_err(store)?;
         let cluster_id = {
             let mut meta = write.open_table(META).map_err(store)?;

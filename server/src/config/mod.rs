@@ -361,6 +361,13 @@ impl Config {
         }
     }
 
+    /// The largest batch any topic may allow.
+    #[must_use]
+    pub fn batch_bytes_max(&self) -> usize {
+        let limit = self.number("ringlog.batch.max.bytes");
+        limit.max(self.number("message.max.bytes")) as usize
+    }
+
     /// Whether a broker setting was set.
     #[must_use]
     pub fn is_set(&self, name: &str) -> bool {

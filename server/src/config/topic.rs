@@ -297,6 +297,21 @@ pub fn check(name: &str, value: &str) -> Result<(), String> {
     known(name)?.check(value)
 }
 
+/// As [`check`], and within the limits of this broker.
+///
+/// # Errors
+/// A sentence that says what is wrong.
+pub fn check_for(config: &Config, name: &str, value: &str) -> Result<(), String> {
+    check(name, value)?;
+    let limit = config.batch_bytes_max();
+    if name == "max.message.bytes" && value.trim().parse::<usize>().is_ok_and(|n| n > limit) {
+        return Err(format!(
+            "max.message.bytes is {value}, this broker allows {limit} (ringlog.batch.max.bytes)"
+        ));
+    }
+    Ok(())
+}
+
 /// The value of setting `name` where a topic has none of its own.
 #[must_use]
 pub fn default_text(config: &Config, name: &str) -> String {

@@ -1,0 +1,181 @@
+//! The command line.
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+
+use clap::{Parser, ValueEnum};
+use ringlog_engine::ring::PreflightOptions;
+
+use super::StartError;
+use crate::config::{Config, parse_properties};
+
+/// A log-ingest broker on io_uring that speaks Kafka's protocol; acknowledged means fsynced.
+#[derive(Debug, Clone, Parser)]
+#[command(name = "ringlog-server", version)]
+pub struct Args {
+    /// Data directory; created when absent.
+    #[arg(long)]
+    pub data: PathBuf,
+    /// Port of the first shard; shard i listens on the port i above it. 0 lets the system choose.
+    #[arg(long, default_value_t = 9092)]
+    pub port: u16,
+    /// Host name or address that clients are told.
+    #[arg(long, default_value = "127.0.0.1")]
+    pub advertise: String,
+    /// Address to listen on.
+    #[arg(long, default_value = "127.0.0.1")]
+    pub listen: IpAddr,
+    /// Shards, each a broker with a thread, a ring, a journal and a port of its own [default: one per core].
+    #[arg(long)]
+    pub shards: Option<u32>,
+    /// What carries a shard's I/O.
+    #[arg(long, value_enum, default_value_t = DriverChoice::Ring)]
+    pub driver: DriverChoice,
+    /// When a batch counts as stored: after fdatasync, or (for comparison) after the write.
+    #[arg(long, value_enum, default_value_t = DurabilityChoice::Fsync)]
+    pub durability: DurabilityChoice,
+    /// How segments are read for consumers.
+    #[arg(long, value_enum, default_value_t = ReadPath::Pread)]
+    pub read_path: ReadPath,
+    /// Journal of each shard, in bytes.
+    #[arg(long, default_value_t = 512 << 20)]
+    pub journal_bytes: u64,
+    /// Memory of each shard for log data, in bytes, at least its journal [default: the journal and 64 MiB].
+    #[arg(long)]
+    pub memory_bytes: Option<u64>,
+    /// Settings in the syntax of Kafka's server.properties.
+    #[arg(long)]
+    pub config: Option<PathBuf>,
+    /// One setting as NAME=VALUE; wins over the file's.
+    #[arg(long = "set", value_name = "NAME=VALUE")]
+    pub set: Vec<String>,
+    /// Use file systems that lose data with the machine or are slow at overwriting.
+    #[arg(long)]
+    pub any_file_system: bool,
+    /// Check settings, host and directory, and end.
+    #[arg(long)]
+    pub check: bool,
+}
+
+/// Drivers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum DriverChoice {
+    /// Our own loop on io_uring.
+    Ring,
+    /// A glommio executor.
+    Glommio,
+}
+
+impl DriverChoice {
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Ring => "ring",
+            Self::Glommio => "glommio",
+        }
+    }
+}
+
+/// Durabilities.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum DurabilityChoice {
+    /// Acknowledge after fdatasync.
+    Fsync,
+    /// Acknowledge after the write: survives the process, not power loss.
+    Write,
+}
+
+impl DurabilityChoice {
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Fsync => "fsync",
+            Self::Write => "write",
+        }
+    }
+}
+
+/// Read paths.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum ReadPath {
+    /// O_DIRECT reads on the ring.
+    Direct,
+    /// Reads through the page cache on the ring.
+    Pread,
+    /// sendfile on helper threads.
+    Sendfile,
+    /// splice on the ring.
+    Splice,
+    /// Mapped files.
+    Mmap,
+}
+
+impl Args {
+    /// The settings: defaults, then the file's, then those of the command line.
+    pub(super) fn config(&self) -> Result<Config, StartError> {
+        let mut config = Config::default();
+        config.advertise = self.advertise.clone();
+        config.port = self.port;
+        config.data_dir = self.data.display().to_string();
+        config.spans = matches!(self.read_path, ReadPath::Sendfile | ReadPath::Splice);
+        if let Some(path) = &self.config {
+            let place = path.display();
+            let text = std::fs::read_to_string(path)
+                .map_err(|e| StartError::settings(format!("{place}: {e}; give a readable file")))?;
+            let settings = parse_properties(&text)
+                .map_err(|e| StartError::settings(format!("{place}: {e}")))?;
+            for (line, name, value) in settings {
+                config
+                    .set(&name, &value)
+                    .map_err(|e| StartError::settings(format!("{place}, line {line}: {e}")))?;
+            }
+        }
+        for setting in &self.set {
+            let (name, value) = setting.split_once('=').ok_or_else(|| {
+                StartError::settings(format!("--set {setting:?}: NAME=VALUE is wanted"))
+            })?;
+            config
+                .set(name.trim(), value.trim())
+                .map_err(|e| StartError::settings(format!("--set: {e}")))?;
+        }
+        Ok(config)
+    }
+
+    /// How many shards.
+    pub(super) fn shards(&self) -> Result<u32, StartError> {
+        let shards = self
+            .shards
+            .unwrap_or_else(|| std::thread::available_parallelism().map_or(1, |n| n.get() as u32));
+        let ports_left = u32::from(u16::MAX - self.port) + 1;
+        if shards == 0 || shards > 256 || (self.port > 0 && shards > ports_left) {
+            return Err(StartError::settings(format!(
+                "--shards {shards}: 1 to 256 are possible, and a port from --port on for each"
+            )));
+        }
+        Ok(shards)
+    }
+
+    /// What the host must have.
+    pub(super) fn host_needs(&self, shards: u32) -> PreflightOptions {
+        PreflightOptions {
+            any_file_system: self.any_file_system,
+            // Journals are written in full before they are used.
+            free_bytes_min: (self.journal_bytes + (64 << 20)).saturating_mul(u64::from(shards)),
+            ..PreflightOptions::default()
+        }
+    }
+
+    /// Refuses by name what this build cannot do.
+    pub(super) fn refuse_what_is_missing(&self) -> Result<(), StartError> {
+        if self.driver == DriverChoice::Glommio {
+            return Err(StartError::settings(
+                "--driver glommio is not in this build; use --driver ring".into(),
+            ));
+        }
+        if self.read_path == ReadPath::Mmap {
+            return Err(StartError::settings(
+                "--read-path mmap: a page fault would stop the whole shard; use direct, pread, sendfile or splice"
+                    .into(),
+            ));
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,264 @@
+//! From the command line to running shards: settings, checks of the host, the directory's lock, the catalog, recovery,
+//! listeners, shards. Whatever goes wrong ends with one line that says what and how to mend it, and a status of its
+//! own.
+
+mod args;
+mod data_dir;
+mod error;
+mod listen;
+
+use std::sync::Arc;
+use std::sync::mpsc::channel;
+use std::time::Instant;
+
+use ringlog_engine::core::{Core, CoreConfig, Durability};
+use ringlog_engine::recovery::{Recovered, RecoveryOptions, recover};
+use ringlog_engine::ring::{
+    RealDisk, RingConfig, ShardInputs, Shutdown, SpanPath, preflight, spawn_shard,
+};
+use ringlog_engine::shard::Shard;
+
+use crate::app::{Env, Server};
+use crate::catalog::store::Store;
+use crate::catalog::{Catalog, Snapshot};
+use crate::config::Config;
+use crate::control::{Command, Control, Controller, run as run_control};
+
+pub use args::{Args, DriverChoice, DurabilityChoice, ReadPath};
+pub use error::StartError;
+
+/// Journal files of a shard; destaging frees them one by one.
+const JOURNAL_FILES: u64 = 8;
+/// Memory of a shard besides its journal's image, for what stays cached behind it.
+const CACHE_BYTES: u64 = 64 << 20;
+/// Commits in flight of a shard.
+const COMMITS_IN_FLIGHT: usize = 4;
+/// Descriptors of a shard for segment files.
+const OPEN_FILES_MAX: usize = 4096;
+/// Reads in flight of a shard.
+const READS_IN_FLIGHT: usize = 64;
+
+/// Runs the server until it is asked to end.
+///
+/// # Errors
+/// [`StartError`].
+pub fn run(args: &Args) -> Result<(), StartError> {
+    error::log_to_stderr();
+    let started = Instant::now();
+    let mut config = args.config()?;
+    let shards = args.shards()?;
+    args.refuse_what_is_missing()?;
+    data_dir::prepare(&args.data)?;
+    // The directory stays locked as long as this lives.
+    let host = preflight(&args.data, &args.host_needs(shards)).map_err(StartError::preflight)?;
+    tracing::info!(
+        kernel = host.kernel,
+        file_system = host.file_system,
+        free_bytes = host.free_bytes,
+        descriptors = host.descriptors,
+        "host checked"
+    );
+    if args.check {
+        println!(
+            "ringlog: settings, host and {} are fine",
+            args.data.display()
+        );
+        return Ok(());
+    }
+    let store = Store::open(&args.data.join("catalog"), &hex(random()))
+        .map_err(|e| StartError::catalog(&args.data, e))?;
+    let snapshot = store
+        .load(&config)
+        .map_err(|e| StartError::catalog(&args.data, e))?;
+    let snapshot = Arc::new(snapshot);
+    let core = core_config(args, &config, shards);
+    let recovering = Instant::now();
+    let recovered = recover_all(args, &snapshot, &core)?;
+    let recovery_ms = recovering.elapsed().as_millis();
+    let (listeners, port) = listen::listen(args, shards)?;
+    config.port = port;
+    let line = format!(
+        "ringlog ready: {}:{port} ({shards} shard{}, data {}, {} driver, durability {}, {} topics with {} partitions, \
+         recovered {} frames and {} bytes in {recovery_ms} ms{}, started in {} ms)",
+        config.advertise,
+        if shards == 1 { "" } else { "s" },
+        args.data.display(),
+        args.driver.name(),
+        args.durability.name(),
+        snapshot.topics().len(),
+        snapshot.partitions(),
+        recovered.frames,
+        recovered.replayed_bytes,
+        if recovered.unclean {
+            " after an unclean stop"
+        } else {
+            ""
+        },
+        started.elapsed().as_millis(),
+    );
+    let parts = Parts {
+        config: Arc::new(config),
+        shards,
+        snapshot,
+        store,
+        core,
+        recovered,
+        listeners,
+    };
+    serve(args, parts, &line)
+}
+
+/// What the shards start from.
+struct Parts {
+    config: Arc<Config>,
+    shards: u32,
+    snapshot: Arc<Snapshot>,
+    store: Store,
+    core: CoreConfig,
+    recovered: Recovered,
+    listeners: Vec<std::net::TcpListener>,
+}
+
+fn serve(args: &Args, mut parts: Parts, ready: &str) -> Result<(), StartError> {
+    let shutdown = Shutdown::new();
+    shutdown
+        .on_signals()
+        .map_err(|e| StartError::host("signal handlers cannot be set up", &e))?;
+    let (commands, received) = channel();
+    let (mut senders, mut inputs) = (Vec::new(), Vec::new());
+    for listener in parts.listeners {
+        let (sender, input) = ShardInputs::new(listener, shutdown.clone())
+            .map_err(|e| StartError::host("a shard's mailbox cannot be set up", &e))?;
+        senders.push(sender);
+        inputs.push(input);
+    }
+    let catalog = Catalog::new(
+        parts.snapshot.clone(),
+        parts.config.clone(),
+        parts.shards,
+        Box::new(random),
+    );
+    let cluster_id = parts.store.cluster_id.clone();
+    let control = Control::new(catalog, parts.store, senders.len());
+    let control = std::thread::Builder::new()
+        .name("control".into())
+        .spawn(move || run_control(control, &received, &senders))
+        .map_err(|e| StartError::host("the control thread cannot be started", &e))?;
+    let cpus = listen::cpus(parts.shards);
+    let mut threads = Vec::new();
+    for (shard, inputs) in (0..parts.shards).zip(inputs) {
+        let env = Env {
+            shard,
+            shards: parts.shards,
+            config: parts.config.clone(),
+            run: parts.recovered.run,
+            cluster_id: cluster_id.clone(),
+        };
+        let core = CoreConfig {
+            shard,
+            existing_journals: parts.recovered.existing_journals(shard),
+            ..parts.core.clone()
+        };
+        let mine = |state: &ringlog_engine::recovery::PartitionState| {
+            state.meta.key.shard(parts.shards) == shard
+        };
+        let (own, others) = std::mem::take(&mut parts.recovered.partitions)
+            .into_iter()
+            .partition(mine);
+        parts.recovered.partitions = others;
+        let controller = Controller::new(shard, commands.clone());
+        let (run, snapshot) = (parts.recovered.run, parts.snapshot.clone());
+        let ring = ring_config(args, &env, cpus.get(shard as usize).copied());
+        let make = move |now| {
+            Shard::new(
+                Core::new(core, run, own, now),
+                Server::new(env, snapshot, controller),
+            )
+        };
+        let thread = spawn_shard(ring, inputs, make)
+            .map_err(|e| StartError::host("a shard's thread cannot be started", &e))?;
+        threads.push(thread);
+    }
+    println!("{ready}");
+    for thread in threads {
+        // A shard that fails ends the process itself.
+        drop(thread.join());
+    }
+    drop(commands.send(Command::Stop));
+    drop(control.join());
+    tracing::info!("stopped");
+    Ok(())
+}
+
+fn core_config(args: &Args, config: &Config, shards: u32) -> CoreConfig {
+    let journal = args.journal_bytes.max(JOURNAL_FILES * (8 << 20));
+    CoreConfig {
+        shard: 0,
+        shards,
+        durability: match args.durability {
+            DurabilityChoice::Fsync => Durability::Fsync,
+            DurabilityChoice::Write => Durability::Write,
+        },
+        commits_in_flight: COMMITS_IN_FLIGHT,
+        journal_file_bytes: journal / JOURNAL_FILES,
+        journal_files: JOURNAL_FILES as usize,
+        existing_journals: Vec::new(),
+        memory_bytes: args.memory_bytes.unwrap_or(0).max(journal + CACHE_BYTES),
+        max_batch_bytes: config.batch_bytes_max(),
+        read_direct: args.read_path == ReadPath::Direct,
+        producer_expiry_ms: config.number("producer.id.expiration.ms"),
+        open_files: OPEN_FILES_MAX,
+        reads_in_flight: READS_IN_FLIGHT,
+        mutations: Default::default(),
+    }
+}
+
+fn ring_config(args: &Args, env: &Env, cpu: Option<usize>) -> RingConfig {
+    RingConfig {
+        cpu,
+        max_connections: env.config.connections_max,
+        span_path: match args.read_path {
+            ReadPath::Splice => SpanPath::Splice,
+            _ => SpanPath::Sendfile,
+        },
+        ..RingConfig::new(args.data.clone(), env.shard)
+    }
+}
+
+fn recover_all(
+    args: &Args,
+    snapshot: &Snapshot,
+    core: &CoreConfig,
+) -> Result<Recovered, StartError> {
+    let mut disk = RealDisk::new(&args.data).map_err(|e| StartError::directory(&args.data, &e))?;
+    let now_ms = std::time::SystemTime::now()
+        .duration_since(std::time::UNIX_EPOCH)
+        .map_or(0, |d| d.as_millis() as i64);
+    let options = RecoveryOptions {
+        shards: core.shards,
+        journal_file_len: core.journal_file_len(),
+        new_dir_id: random(),
+        now_ms,
+        mutations: Default::default(),
+    };
+    recover(&mut disk, &snapshot.metas(), options).map_err(|e| StartError::recovery(&args.data, &e))
+}
+
+/// 16 random bytes from the system.
+fn random() -> [u8; 16] {
+    let mut bytes = [0; 16];
+    let mut filled = 0;
+    while filled < bytes.len() {
+        match rustix::rand::getrandom(&mut bytes[filled..], rustix::rand::GetRandomFlags::empty()) {
+            Ok(n) => filled += n,
+            Err(rustix::io::Errno::INTR) => {}
+            // Sixteen bytes fail only where the system call is forbidden.
+            Err(error) => panic!("getrandom: {error}"),
+        }
+    }
+    bytes
+}
+
+fn hex(bytes: [u8; 16]) -> String {
+    ringlog_engine::id::TopicId(bytes).to_string()
+}
