@@ -5,6 +5,8 @@ pub mod buf;
 pub mod checksum;
 pub mod core;
 pub mod disk;
+#[cfg(feature = "glommio")]
+pub mod glommio;
 pub mod id;
 pub mod journal;
 pub mod recovery;

@@ -15,7 +15,7 @@ pub fn now() -> Now {
 }
 
 /// The monotonic clock alone, nanoseconds.
-pub(super) fn mono_ns() -> u64 {
+pub(crate) fn mono_ns() -> u64 {
     nanoseconds(clock_gettime(ClockId::Monotonic))
 }
 

@@ -29,7 +29,7 @@ pub enum RingError {
 }
 
 impl RingError {
-    pub(super) fn setup(what: &'static str) -> impl Fn(io::Error) -> Self {
+    pub(crate) fn setup(what: &'static str) -> impl Fn(io::Error) -> Self {
         move |error| Self::Setup { what, error }
     }
 }
@@ -51,7 +51,7 @@ const PANIC_STATUS: i32 = 101;
 
 /// Ends the process when its thread panics. Declared after everything that owns memory the kernel may be using,
 /// so that it is dropped first: unwinding further would free that memory.
-pub(super) struct ExitOnPanic(pub(super) &'static str);
+pub(crate) struct ExitOnPanic(pub(crate) &'static str);
 
 impl Drop for ExitOnPanic {
     fn drop(&mut self) {
@@ -64,7 +64,7 @@ impl Drop for ExitOnPanic {
 
 /// Ends the process: one line on standard error, then the status. Nothing is flushed or joined, because another
 /// shard must not acknowledge anything meanwhile.
-pub(super) fn exit_process(shard: u32, error: &RingError) -> ! {
+pub(crate) fn exit_process(shard: u32, error: &RingError) -> ! {
     eprintln!("ringlog: shard {shard}: {error}");
     std::process::exit(exit_status(error));
 }

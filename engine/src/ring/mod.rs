@@ -52,5 +52,14 @@ pub use shutdown::Shutdown;
 pub use stats::{RingStats, RingStatsSnapshot};
 pub use waker::ShardWaker;
 
+// What the other driver on the same system shares.
+#[cfg(feature = "glommio")]
+pub(crate) use {
+    clock::mono_ns,
+    error::{ExitOnPanic, exit_process},
+    root::{Root, allocate},
+    slow::carry_out as carry_out_slow,
+};
+
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -10,7 +10,7 @@ use crate::disk::{DiskError, OpenMode};
 
 /// The data directory.
 #[derive(Debug)]
-pub(super) struct Root {
+pub(crate) struct Root {
     dir: OwnedFd,
     path: PathBuf,
 }
@@ -22,7 +22,7 @@ impl From<Errno> for DiskError {
 }
 
 impl Root {
-    pub(super) fn open(path: &Path) -> Result<Self, DiskError> {
+    pub(crate) fn open(path: &Path) -> Result<Self, DiskError> {
         let dir = rustix::fs::open(path, directory(), Mode::empty())?;
         Ok(Self {
             dir,
@@ -30,7 +30,7 @@ impl Root {
         })
     }
 
-    pub(super) fn file(&self, path: &str, mode: OpenMode) -> Result<OwnedFd, DiskError> {
+    pub(crate) fn file(&self, path: &str, mode: OpenMode) -> Result<OwnedFd, DiskError> {
         let flags = match mode {
             OpenMode::ReadBuffered => OFlags::RDONLY,
             OpenMode::ReadDirect => OFlags::RDONLY | OFlags::DIRECT,
@@ -45,7 +45,7 @@ impl Root {
         )?)
     }
 
-    pub(super) fn subdirectory(&self, path: &str) -> Result<OwnedFd, DiskError> {
+    pub(crate) fn subdirectory(&self, path: &str) -> Result<OwnedFd, DiskError> {
         let path = if path.is_empty() { "." } else { inside(path)? };
         Ok(rustix::fs::openat(
             &self.dir,
@@ -55,7 +55,7 @@ impl Root {
         )?)
     }
 
-    pub(super) fn create_dir(&self, path: &str) -> Result<(), DiskError> {
+    pub(crate) fn create_dir(&self, path: &str) -> Result<(), DiskError> {
         match rustix::fs::mkdirat(
             &self.dir,
             inside(path)?,
@@ -66,22 +66,22 @@ impl Root {
         }
     }
 
-    pub(super) fn sync_dir(&self, path: &str) -> Result<(), DiskError> {
+    pub(crate) fn sync_dir(&self, path: &str) -> Result<(), DiskError> {
         Ok(rustix::fs::fsync(self.subdirectory(path)?)?)
     }
 
-    pub(super) fn sync_fs(&self) -> Result<(), DiskError> {
+    pub(crate) fn sync_fs(&self) -> Result<(), DiskError> {
         Ok(rustix::fs::syncfs(&self.dir)?)
     }
 
-    pub(super) fn unlink(&self, path: &str) -> Result<(), DiskError> {
+    pub(crate) fn unlink(&self, path: &str) -> Result<(), DiskError> {
         match rustix::fs::unlinkat(&self.dir, inside(path)?, AtFlags::empty()) {
             Ok(()) | Err(Errno::NOENT) => Ok(()),
             Err(error) => Err(error.into()),
         }
     }
 
-    pub(super) fn remove_dir(&self, path: &str) -> Result<(), DiskError> {
+    pub(crate) fn remove_dir(&self, path: &str) -> Result<(), DiskError> {
         match std::fs::remove_dir_all(self.path.join(inside(path)?)) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error.into()),
             _ => Ok(()),
@@ -89,7 +89,7 @@ impl Root {
     }
 
     /// The directory that holds `path`, as [`Root::sync_dir`] takes it.
-    pub(super) fn parent(path: &str) -> &str {
+    pub(crate) fn parent(path: &str) -> &str {
         path.rsplit_once('/').map_or("", |(parent, _)| parent)
     }
 }
@@ -109,7 +109,7 @@ fn inside(path: &str) -> Result<&str, DiskError> {
 }
 
 /// `fallocate` without a change of size.
-pub(super) fn allocate(file: BorrowedFd<'_>, offset: u64, len: u64) -> Result<(), DiskError> {
+pub(crate) fn allocate(file: BorrowedFd<'_>, offset: u64, len: u64) -> Result<(), DiskError> {
     Ok(rustix::fs::fallocate(
         file,
         FallocateFlags::KEEP_SIZE,

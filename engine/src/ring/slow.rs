@@ -48,7 +48,8 @@ pub(super) fn start(
     }
 }
 
-fn carry_out(root: &Root, kind: &OpKind) -> Result<Option<OwnedFd>, DiskError> {
+/// Carries out `kind` on this thread; the file it opened, if it opens one.
+pub(crate) fn carry_out(root: &Root, kind: &OpKind) -> Result<Option<OwnedFd>, DiskError> {
     match kind {
         OpKind::SyncFs => root.sync_fs()?,
         OpKind::RemoveDir { path } => root.remove_dir(path)?,

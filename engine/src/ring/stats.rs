@@ -6,7 +6,7 @@ macro_rules! counters {
     ($($(#[$doc:meta])* $name:ident),* $(,)?) => {
         /// Counters since start. Written by the shard's thread alone; reading them disturbs nobody.
         #[derive(Debug, Default)]
-        pub struct RingStats { $(pub(super) $name: Counter),* }
+        pub struct RingStats { $(pub(crate) $name: Counter),* }
 
         /// The values of [`RingStats`] at one moment. Bytes are bytes, times nanoseconds.
         #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -57,19 +57,19 @@ counters! {
 
 /// One counter with a single writer.
 #[derive(Debug, Default)]
-pub(super) struct Counter(AtomicU64);
+pub(crate) struct Counter(AtomicU64);
 
 impl Counter {
-    pub(super) fn add(&self, n: u64) {
+    pub(crate) fn add(&self, n: u64) {
         // A single writer: no read-modify-write is needed.
         self.0.store(self.get().wrapping_add(n), Ordering::Relaxed);
     }
 
-    pub(super) fn set(&self, n: u64) {
+    pub(crate) fn set(&self, n: u64) {
         self.0.store(n, Ordering::Relaxed);
     }
 
-    pub(super) fn get(&self) -> u64 {
+    pub(crate) fn get(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
     }
 }

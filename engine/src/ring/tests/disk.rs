@@ -4,9 +4,9 @@ use crate::buf::{AlignedBuf, BLOCK, SlabPool};
 use crate::disk::{
     Completion, DiskError, FileId, Lane, Op, OpId, OpKind, OpenMode, Returned, WriteData,
 };
-use crate::ring::CommitSync;
 
 use super::harness::{Ask, Harness, Mode, Told};
+use super::subject;
 
 fn op(id: u64, lane: Lane, kind: OpKind) -> Op {
     Op {
@@ -82,8 +82,8 @@ fn journal(harness: &Harness) {
 
 #[test]
 fn commits_are_written_where_they_belong_and_slices_come_back() {
-    for sync in [CommitSync::Fdatasync, CommitSync::Dsync] {
-        let harness = Harness::with(Mode::Listen, |config| config.commit_sync = sync);
+    for tune in subject::COMMITS {
+        let harness = Harness::with(Mode::Listen, tune);
         journal(&harness);
         let path = harness.dir.path().join("journal/0");
         let meta = std::fs::metadata(&path).unwrap();
@@ -323,8 +323,8 @@ fn mistakes_are_answered_with_errors() {
 /// The body of the next test, run in a process of its own because the limit holds for the whole process.
 fn short_writes() {
     use rustix::process::{Resource, Rlimit, setrlimit};
-    // SAFETY: the default action of the signal would end the process; ignoring it changes nothing else.
-    unsafe { libc::signal(libc::SIGXFSZ, libc::SIG_IGN) };
+    // The default action of the signal would end the process.
+    signal_hook::flag::register(libc::SIGXFSZ, Default::default()).unwrap();
     let harness = Harness::start(Mode::Listen);
     journal(&harness);
     ok(harness.op(op(
@@ -360,11 +360,10 @@ fn a_short_write_is_never_a_success() {
     if std::env::var_os(CHILD).is_some() {
         return short_writes();
     }
+    let (_, module) = module_path!().split_once("::").unwrap();
+    let test = format!("{module}::a_short_write_is_never_a_success");
     let output = std::process::Command::new(std::env::current_exe().unwrap())
-        .args([
-            "--exact",
-            "ring::tests::disk::a_short_write_is_never_a_success",
-        ])
+        .args(["--exact", &test])
         .env(CHILD, "1")
         .output()
         .unwrap();

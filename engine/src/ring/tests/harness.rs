@@ -12,9 +12,10 @@ use bytes::{Bytes, BytesMut};
 use crate::core::Fatal;
 use crate::disk::{Completion, Op};
 use crate::id::Now;
-use crate::ring::driver::{ShardInputs, run};
-use crate::ring::{RingConfig, RingError, RingStats, Shutdown};
+use crate::ring::{RingError, RingStats, Shutdown};
 use crate::shard::{CloseReason, ConnId, Driven, MailSender, NetCommand, SendData};
+
+use super::subject::{Config, ShardInputs, run};
 
 /// How the script answers bytes.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -167,10 +168,10 @@ impl Harness {
         Self::with(mode, |_| {})
     }
 
-    pub(super) fn with(mode: Mode, tune: impl FnOnce(&mut RingConfig)) -> Self {
+    pub(super) fn with(mode: Mode, tune: impl FnOnce(&mut Config)) -> Self {
         // Not under /tmp, which may be in memory.
         let dir = tempfile::tempdir_in("/var/tmp").unwrap();
-        let mut config = RingConfig::new(dir.path().to_owned(), 0);
+        let mut config = Config::new(dir.path().to_owned(), 0);
         tune(&mut config);
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();

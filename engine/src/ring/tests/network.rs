@@ -10,6 +10,7 @@ use crate::ring::RingError;
 use crate::shard::{CloseReason, NetCommand, SendData};
 
 use super::harness::{Ask, Harness, Mode, Told};
+use super::subject;
 
 /// Bytes that differ from place to place and from `seed` to `seed`.
 pub(super) fn pattern(seed: usize, len: usize) -> Vec<u8> {
@@ -50,10 +51,7 @@ fn everything_comes_back_to_a_peer_that_half_closes() {
 
 #[test]
 fn many_connections_share_few_buffers() {
-    let harness = Harness::with(Mode::Echo, |config| {
-        config.recv_buffers = 4;
-        config.recv_buffer_bytes = 4096;
-    });
+    let harness = Harness::with(Mode::Echo, subject::few_buffers);
     std::thread::scope(|scope| {
         for seed in 0..32 {
             let stream = harness.connect();
