@@ -1,1 +1,6 @@
-//! Storage benchmarks without a server.
+//! Benchmarks of the storage path without a server: the raw device that the server's numbers are held against; and the
+//! report that `scripts/run` prints.
+
+pub mod disk;
+pub mod run_report;
+pub mod uring;
