@@ -78,19 +78,17 @@ class Bench:
     @contextlib.contextmanager
     def brokers(self, ringlog_options=(), names=("ringlog", "kafka-fsync", "kafka")):
         """Starts the sides empty and warms them up; stops them and removes their data at the end."""
-        sides = []
-        try:
+        with contextlib.ExitStack() as cleaning:
+            sides = []
             for name in names:
                 side = self._broker(name, ringlog_options)
                 if side:
                     sides.append(side)
+                    cleaning.callback(shutil.rmtree, side.data, ignore_errors=True)
+                    cleaning.callback(side.stop)
             for side in sides:
                 self._warm_up(side)
             yield sides
-        finally:
-            for side in sides:
-                side.stop()
-                shutil.rmtree(side.data, ignore_errors=True)
 
     def _broker(self, name, ringlog_options):
         if name.startswith("kafka"):
@@ -201,6 +199,8 @@ class Bench:
         }
         if counted:
             figures.update(self._from_counters(side, *counted))
+        if result["errors_total"]:
+            note = f"{note}; " * bool(note) + f"{result['errors_total']} errors"
         self._keep(case, side.name, repeat, figures, settings, note, {"load": result, "counters": counted})
 
     def _from_counters(self, side, before, after):

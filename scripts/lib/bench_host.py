@@ -21,7 +21,7 @@ def facts(folder):
         "cores": os.cpu_count(),
         "cpu": model[0].split(":", 1)[1].strip() if model else platform.machine(),
         "memory_gib": round(total_kib / (1 << 20), 1),
-        "kernel": platform.release(),
+        "kernel": platform.release().split("-")[0],
         "file_system": file_system(folder),
     }
 
@@ -104,9 +104,11 @@ def settle(seconds=1.0):
     time.sleep(seconds)
 
 
-def drop_caches(folder):
-    """Empties the page cache of what is stored in `folder`. Returns how: all of the host's, if we may, else by file."""
-    os.sync()
+def drop_caches(folder, write_back=True):
+    """Empties the page cache of what is stored in `folder`, what is dirty excepted unless it is written back first.
+    Returns how: all of the host's, if we may, else by file."""
+    if write_back:
+        os.sync()
     try:
         Path("/proc/sys/vm/drop_caches").write_text("1\n")
         return "drop_caches"
