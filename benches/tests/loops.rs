@@ -15,12 +15,14 @@ const MIB: u64 = 1 << 20;
 fn scratch() -> (Scratch, Arc<AtomicBool>) {
     let stop = Arc::new(AtomicBool::new(false));
     // Not the system's folder for temporary files: that may lie in memory, without O_DIRECT.
-    let scratch = Scratch::new(env!("CARGO_TARGET_TMPDIR").as_ref(), Arc::clone(&stop)).unwrap();
+    let folder = env!("CARGO_TARGET_TMPDIR").as_ref();
+    let scratch = Scratch::new(folder, Arc::clone(&stop)).expect("a scratch folder");
     (scratch, stop)
 }
 
 fn files(scratch: &Scratch) -> usize {
-    std::fs::read_dir(scratch.path()).unwrap().count()
+    let entries = std::fs::read_dir(scratch.path());
+    entries.expect("the scratch folder").count()
 }
 
 #[test]

@@ -149,91 +149,96 @@ fn one_operation(bytes: u64) -> Result<usize, BenchError> {
     Ok(bytes as usize)
 }
 
+/// The settings to be measured, with their names, in order.
+type Plan = Vec<(Setting, Measure)>;
+
 /// Prepares the scratch folder and lists what is to be measured.
-fn plan(
-    pattern: &Pattern,
-    scratch: &Scratch,
-) -> Result<(&'static str, Vec<(Setting, Measure)>), BenchError> {
-    let mut settings: Vec<(Setting, Measure)> = Vec::new();
-    let name = match pattern {
-        Pattern::Commit(args) => {
-            commit::prepare(scratch, args.file)?;
-            if !(args.seconds > 0.0 && args.seconds <= 3600.0) {
-                return Err(BenchError::Settings(
-                    "--seconds must lie between 0 and 3600".into(),
+fn plan(pattern: &Pattern, scratch: &Scratch) -> Result<(&'static str, Plan), BenchError> {
+    Ok(match pattern {
+        Pattern::Commit(args) => ("commit", plan_commit(args, scratch)?),
+        Pattern::Twice(args) => ("twice", plan_twice(args, scratch)?),
+        Pattern::Read(args) => ("read", plan_read(args, scratch)?),
+    })
+}
+
+fn plan_commit(args: &CommitArgs, scratch: &Scratch) -> Result<Plan, BenchError> {
+    if !(args.seconds > 0.0 && args.seconds <= 3600.0) {
+        let reason = "--seconds must lie between 0 and 3600";
+        return Err(BenchError::Settings(reason.into()));
+    }
+    commit::prepare(scratch, args.file)?;
+    let mut plan = Plan::new();
+    for &bytes in &args.size {
+        for &in_flight in &args.in_flight {
+            let setting = Commit {
+                size: one_operation(bytes)?,
+                in_flight: in_flight.into(),
+                file_bytes: args.file,
+                duration: Duration::from_secs_f64(args.seconds),
+            };
+            let names = named(&[("bytes", json!(bytes)), ("in_flight", json!(in_flight))]);
+            plan.push((
+                names,
+                Box::new(move |scratch| commit::run(scratch, &setting)),
+            ));
+        }
+    }
+    Ok(plan)
+}
+
+fn plan_twice(args: &TwiceArgs, scratch: &Scratch) -> Result<Plan, BenchError> {
+    let mut plan = Plan::new();
+    for &frame in &args.frame {
+        for &in_flight in &args.in_flight {
+            for &partitions in &args.partitions {
+                let setting = Twice {
+                    frame: one_operation(frame)?,
+                    in_flight: in_flight.into(),
+                    partitions: partitions.into(),
+                    journal_bytes: args.journal,
+                    round_bytes: args.round,
+                    total_bytes: args.total,
+                };
+                if plan.is_empty() {
+                    twice::prepare(scratch, &setting)?;
+                }
+                let names = named(&[
+                    ("frame", json!(frame)),
+                    ("in_flight", json!(in_flight)),
+                    ("partitions", json!(partitions)),
+                ]);
+                plan.push((
+                    names,
+                    Box::new(move |scratch| twice::run(scratch, &setting)),
                 ));
             }
-            for &bytes in &args.size {
-                for &in_flight in &args.in_flight {
-                    let setting = Commit {
-                        size: one_operation(bytes)?,
-                        in_flight: in_flight.into(),
-                        file_bytes: args.file,
-                        duration: Duration::from_secs_f64(args.seconds),
-                    };
-                    let names = named(&[("bytes", json!(bytes)), ("in_flight", json!(in_flight))]);
-                    settings.push((
-                        names,
-                        Box::new(move |scratch| commit::run(scratch, &setting)),
-                    ));
-                }
-            }
-            "commit"
         }
-        Pattern::Twice(args) => {
-            for &frame in &args.frame {
-                for &in_flight in &args.in_flight {
-                    for &partitions in &args.partitions {
-                        let setting = Twice {
-                            frame: one_operation(frame)?,
-                            in_flight: in_flight.into(),
-                            partitions: partitions.into(),
-                            journal_bytes: args.journal,
-                            round_bytes: args.round,
-                            total_bytes: args.total,
-                        };
-                        if settings.is_empty() {
-                            twice::prepare(scratch, &setting)?;
-                        }
-                        let names = named(&[
-                            ("frame", json!(frame)),
-                            ("in_flight", json!(in_flight)),
-                            ("partitions", json!(partitions)),
-                        ]);
-                        settings.push((
-                            names,
-                            Box::new(move |scratch| twice::run(scratch, &setting)),
-                        ));
-                    }
-                }
+    }
+    Ok(plan)
+}
+
+fn plan_read(args: &ReadArgs, scratch: &Scratch) -> Result<Plan, BenchError> {
+    read::prepare(scratch, args.file)?;
+    let mut plan = Plan::new();
+    for &mode in &args.mode {
+        for &block in &args.block {
+            for &depth in &args.depth {
+                let setting = Read {
+                    mode,
+                    block: one_operation(block)?,
+                    depth: depth.into(),
+                    file_bytes: args.file,
+                };
+                let names = named(&[
+                    ("mode", json!(mode)),
+                    ("block", json!(block)),
+                    ("depth", json!(depth)),
+                ]);
+                plan.push((names, Box::new(move |scratch| read::run(scratch, &setting))));
             }
-            "twice"
         }
-        Pattern::Read(args) => {
-            read::prepare(scratch, args.file)?;
-            for &mode in &args.mode {
-                for &block in &args.block {
-                    for &depth in &args.depth {
-                        let setting = Read {
-                            mode,
-                            block: one_operation(block)?,
-                            depth: depth.into(),
-                            file_bytes: args.file,
-                        };
-                        let names = named(&[
-                            ("mode", json!(mode)),
-                            ("block", json!(block)),
-                            ("depth", json!(depth)),
-                        ]);
-                        settings
-                            .push((names, Box::new(move |scratch| read::run(scratch, &setting))));
-                    }
-                }
-            }
-            "read"
-        }
-    };
-    Ok((name, settings))
+    }
+    Ok(plan)
 }
 
 /// Every setting once, then every setting again: what drifts meets them all alike.
