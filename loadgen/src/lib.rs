@@ -1,1 +1,22 @@
-//! Load generator for any broker that speaks the Kafka protocol.
+//! A load generator for any broker that speaks Kafka's protocol: the library behind `ringlog-load`.
+
+pub mod ack_log;
+pub mod check;
+pub mod cli;
+pub mod cluster;
+pub mod consumer;
+pub mod counters;
+mod hist_log;
+pub mod net;
+pub mod null_sink;
+pub mod payload;
+pub mod producer;
+mod progress;
+pub mod protocol;
+pub mod report;
+pub mod run;
+pub mod shared;
+pub mod stamp;
+pub mod stats;
+pub mod template;
+pub mod verify;

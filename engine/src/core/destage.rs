@@ -4,7 +4,7 @@
 //! together, writes a checkpoint, and only then releases the journal's frames up to the cut. A failed round
 //! changes nothing: the journal still holds everything, and the next one writes the same blocks again.
 
-use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use crate::buf::{AlignedBuf, BLOCK};
 use crate::disk::{DiskError, FileId, Lane, OpKind, OpenMode, WriteData};
@@ -96,7 +96,8 @@ pub(super) struct Destage {
     phase: Phase,
     cut: u64,
     queue: VecDeque<u32>,
-    tasks: HashMap<u32, Task>,
+    /// In a fixed order: the same input leads to the same operations in the same order.
+    tasks: BTreeMap<u32, Task>,
     advances: Vec<Staged>,
     outstanding: usize,
     writing_bytes: usize,
@@ -129,7 +130,7 @@ impl Default for Destage {
             phase: Phase::Idle,
             cut: 0,
             queue: VecDeque::new(),
-            tasks: HashMap::new(),
+            tasks: BTreeMap::new(),
             advances: Vec::new(),
             outstanding: 0,
             writing_bytes: 0,

@@ -30,7 +30,8 @@ struct OpenFile {
 /// All open files.
 #[derive(Debug)]
 pub(super) struct Files {
-    by_id: HashMap<FileId, OpenFile>,
+    /// In a fixed order: the same input leads to the same operations in the same order.
+    by_id: BTreeMap<FileId, OpenFile>,
     by_key: HashMap<FileKey, FileId>,
     idle: BTreeMap<u64, FileId>,
     tick: u64,
@@ -40,7 +41,7 @@ pub(super) struct Files {
 impl Files {
     pub(super) fn new(limit: usize) -> Self {
         Self {
-            by_id: HashMap::new(),
+            by_id: BTreeMap::new(),
             by_key: HashMap::new(),
             idle: BTreeMap::new(),
             tick: 0,

@@ -48,8 +48,8 @@ impl World {
 
     /// The control plane's step.
     pub(super) fn administer(&mut self) {
-        self.check_all();
-        self.check_watches();
+        // The turn's end looks at everything.
+        self.touched.extend(self.models.keys());
         self.check_time_queries();
         match self.rng.below(10) {
             0 if self.plan.topics_change => self.create_topic(),
@@ -58,7 +58,7 @@ impl World {
             3 => self.change_capacity(),
             _ => {}
         }
-        if self.rng.percent(self.plan.idle_percent * 3) {
+        if self.rng.percent(self.plan.idle_percent * 3) && !self.auditing {
             let idle_ns = self.rng.below(self.plan.idle_max_ns);
             self.trace
                 .note("idle", [idle_ns, 0, 0], || format!("for {idle_ns} ns"));

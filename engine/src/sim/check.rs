@@ -33,6 +33,7 @@ impl World {
         for key in std::mem::take(&mut self.touched) {
             self.check_partition(key);
         }
+        self.check_watches();
     }
 
     /// Looks at every partition, touched or not.

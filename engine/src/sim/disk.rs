@@ -247,6 +247,15 @@ impl SimDisk {
     }
 
     fn check(&mut self, shard: u32, op: &Op) {
+        if let Some(file) = file_of(&op.kind)
+            && !matches!(op.kind, OpKind::Open { .. } | OpKind::CreateZeroed { .. })
+        {
+            let open = self.handles.contains_key(&(shard, file));
+            assert!(
+                open,
+                "disk rule: file of {op:?} of shard {shard} is not open"
+            );
+        }
         match &op.kind {
             OpKind::Open { file, .. } | OpKind::CreateZeroed { file, .. } => assert!(
                 self.used_files.insert((shard, *file)),

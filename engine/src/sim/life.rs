@@ -153,6 +153,7 @@ impl World {
         }
         self.models.retain(|_, model| !model.deleted);
         self.adopt_partitions(shards);
+        (self.clean, self.disturbed) = (false, false);
         self.begin_clients();
     }
 
@@ -185,7 +186,6 @@ impl World {
             );
         }
         self.last_run = Some(run);
-        (self.clean, self.disturbed) = (false, false);
     }
 
     fn adopt_partitions(&mut self, shards: u32) {
@@ -211,6 +211,10 @@ impl World {
                 *oldest = frame.min(*oldest);
             }
             (model.shard, model.part) = (shard, part);
+            if !self.clean {
+                // A removal that no checkpoint covered is undone.
+                model.log_start = model.log_start.min(offsets.log_start);
+            }
             self.touched.insert(key);
         }
         for (shard, newest) in kept {
@@ -262,6 +266,7 @@ impl World {
     /// Serves on until every audit has read its partition.
     pub(super) fn finish_audits(&mut self) {
         let since_ns = self.now.mono_ns;
+        self.auditing = true;
         while self.consumers.iter().any(|c| c.is_audit() && !c.done) {
             self.advance();
             assert!(
@@ -269,6 +274,7 @@ impl World {
                 "invariant: reading everything back takes for ever"
             );
         }
+        self.auditing = false;
     }
 
     // --- end ---

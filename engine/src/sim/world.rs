@@ -20,6 +20,8 @@ use crate::recovery::{PartitionMeta, RunInfo};
 pub(super) const PATIENCE_NS: u64 = 900 * 1_000_000_000;
 /// Turns in a row, each due at once by the core's own deadline, after which the core is taken to spin.
 const SPIN_TURNS: u32 = 5_000;
+/// No story is longer.
+const TURNS_MAX: u64 = 300_000;
 
 /// Who acts next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -72,6 +74,8 @@ pub(super) struct World {
     pub(super) last_run: Option<RunInfo>,
     /// The last run that served was shut down.
     pub(super) clean: bool,
+    /// Everything is being read back: nobody falls idle meanwhile.
+    pub(super) auditing: bool,
     /// Recovery has failed or crashed since.
     pub(super) disturbed: bool,
     /// A bit of the journal was flipped: recovery may find it.
@@ -82,6 +86,7 @@ pub(super) struct World {
     agenda: BTreeMap<(u64, u64), Actor>,
     agenda_next: u64,
     spins: u32,
+    turns: u64,
 }
 
 impl World {
@@ -118,12 +123,14 @@ impl World {
             last_run: None,
             clean: false,
             disturbed: false,
+            auditing: false,
             flipped: false,
             recovery_calls: 30,
             summary: Summary::default(),
             agenda: BTreeMap::new(),
             agenda_next: 0,
             spins: 0,
+            turns: 0,
         }
     }
 
@@ -184,6 +191,11 @@ impl World {
         assert!(
             self.spins < SPIN_TURNS,
             "invariant: the core spins: its deadline is at once and nothing happens"
+        );
+        self.turns += 1;
+        assert!(
+            self.turns < TURNS_MAX,
+            "invariant: {TURNS_MAX} turns and no end"
         );
         self.deliver_completions();
         self.act();

@@ -1,0 +1,688 @@
+//! The command line.
+
+pub mod sweep;
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use ringlog_engine::batch::Compression;
+
+use crate::cluster::TopicSpec;
+use crate::consumer::{ConsumeOptions, From, Until};
+use crate::payload::{BatchSize, PayloadSpec};
+use crate::producer::ProduceOptions;
+use crate::protocol::produce::Acks;
+use crate::run::RunOptions;
+use crate::stamp::STAMP_LEN;
+
+/// The whole command line.
+#[derive(Debug, Parser)]
+#[command(name = "ringlog-load", version, about = ABOUT, after_help = EXAMPLES)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+const ABOUT: &str = "Load for any broker that speaks Kafka's protocol: how fast, how late, and was every record kept";
+
+const EXAMPLES: &str = "\
+Examples:
+  As fast as it goes, 64 connections with one 256-byte record in flight each:
+    ringlog-load produce -b 127.0.0.1:9092 --partitions 16 --connections 64 --record-size 256 --batch-records 1
+  1 KiB records in 250 KiB batches:
+    ringlog-load produce -b 127.0.0.1:9092 --partitions 16 --connections 4 --in-flight 5 --batch-bytes 256000
+  Lines of real logs at 50,000 records a second, latency counted from when each should have been sent:
+    ringlog-load produce -b 127.0.0.1:9092 --file /var/log/syslog --rate 50000 --compression zstd
+  Read everything that is there, with checksums:
+    ringlog-load consume -b 127.0.0.1:9092 --topic load --until end --check-crc
+  End-to-end latency at 1,000 records a second:
+    ringlog-load e2e -b 127.0.0.1:9092 --rate 1000
+  Producers beside a consumer, every record checked for loss, duplicates and order:
+    ringlog-load mixed -b 127.0.0.1:9092 --partitions 4 --connections 8 --verify
+  Is every acked record there after a crash?
+    ringlog-load produce -b 127.0.0.1:9092 --verify --ack-log acks --tolerate-errors
+    ringlog-load check --ack-log acks
+  Flat in partitions? One line for each, three times over:
+    ringlog-load sweep --vary partitions=1,16,1000 --repeat 3 -- produce -b 127.0.0.1:9092 --batch-bytes 16384
+  The generator's own ceiling:
+    ringlog-load null-sink --port 19099 &
+    ringlog-load produce -b 127.0.0.1:19099 --partitions 16 --connections 64 --record-size 256 --batch-records 1
+
+Exit status: 0 all well, 1 errors or a failed check, 2 a wrong command line or a run that could not start.";
+
+/// Subcommands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Send batches, as fast as they are acked or at a rate
+    Produce(ProduceCommand),
+    /// Read batches
+    Consume(ConsumeCommand),
+    /// Send at a rate and read at once: latency from intended send to receipt
+    E2e(EndToEndCommand),
+    /// Send and read at the same time
+    Mixed(MixedCommand),
+    /// Repeat a run over lists of parameters
+    Sweep(sweep::SweepCommand),
+    /// Read a run's topics back and check them against its ack log
+    Check(CheckCommand),
+    /// A server that throws everything away, to measure the generator itself
+    NullSink(NullSinkCommand),
+}
+
+/// Codecs by name.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub enum Codec {
+    /// As they are.
+    None,
+    /// RFC 1952.
+    Gzip,
+    /// Snappy.
+    Snappy,
+    /// LZ4 frames.
+    Lz4,
+    /// Zstandard.
+    Zstd,
+}
+
+impl Codec {
+    fn compression(self) -> Compression {
+        match self {
+            Self::None => Compression::None,
+            Self::Gzip => Compression::Gzip,
+            Self::Snappy => Compression::Snappy,
+            Self::Lz4 => Compression::Lz4,
+            Self::Zstd => Compression::Zstd,
+        }
+    }
+}
+
+/// Acks as producers' configurations write them.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub enum AcksName {
+    /// The broker never answers
+    #[value(name = "0")]
+    None,
+    /// When the leader has it
+    #[value(name = "1")]
+    Leader,
+    /// When all replicas in sync have it
+    #[value(name = "all", alias = "-1")]
+    All,
+}
+
+/// Options of every run against a broker.
+#[derive(Debug, Args)]
+pub struct Common {
+    /// Broker to ask first (repeatable or comma-separated)
+    #[arg(
+        short,
+        long,
+        value_name = "HOST:PORT",
+        value_delimiter = ',',
+        default_value = "127.0.0.1:9092"
+    )]
+    pub bootstrap: Vec<String>,
+    /// Topic; with --topics, the start of their names
+    #[arg(short, long, default_value = "load")]
+    pub topic: String,
+    /// Number of topics, called TOPIC-0, TOPIC-1 and so on
+    #[arg(long, default_value_t = 1)]
+    pub topics: usize,
+    /// Partitions of a topic, which is created if absent [default: as they are, or 1]
+    #[arg(short, long)]
+    pub partitions: Option<i32>,
+    /// Replicas of a new topic, -1 for the broker's default
+    #[arg(long, default_value_t = -1, allow_hyphen_values = true)]
+    pub replication_factor: i16,
+    /// Configuration of a new topic (repeatable), e.g. retention.ms=3600000
+    #[arg(long, value_name = "KEY=VALUE", value_parser = key_value)]
+    pub topic_config: Vec<(String, String)>,
+    /// Delete the topics at the end
+    #[arg(long)]
+    pub delete_topics: bool,
+    /// Load before the window that counts, in seconds
+    #[arg(long, default_value_t = 2.0, value_name = "SECONDS", value_parser = seconds)]
+    pub warmup: f64,
+    /// The window that counts, in seconds
+    #[arg(short, long, default_value_t = 10.0, value_name = "SECONDS", value_parser = seconds)]
+    pub duration: f64,
+    /// Print one JSON object instead of the table (its fields: loadgen/REPORT.md)
+    #[arg(long)]
+    pub json: bool,
+    /// Write latencies as an HdrHistogram interval log, in nanoseconds
+    #[arg(long, value_name = "FILE")]
+    pub hist_out: Option<PathBuf>,
+    /// A server on this host (repeatable): adds its CPU, bytes and context switches in the window, and the disks'
+    #[arg(long, value_name = "PID")]
+    pub server_pid: Vec<u32>,
+    /// Cores for the load threads, e.g. 1 or 0,2-3
+    #[arg(long, value_name = "LIST", value_parser = cpu_list)]
+    pub cpus: Option<CpuList>,
+    /// Exit with 0 in spite of errors (they are counted all the same; a failed check still counts)
+    #[arg(long)]
+    pub tolerate_errors: bool,
+    /// The run's number in checked records [default: a new one]
+    #[arg(long)]
+    pub run_id: Option<u64>,
+}
+
+/// A list of cores.
+#[derive(Debug, Clone)]
+pub struct CpuList(Vec<usize>);
+
+/// Options of whatever sends.
+#[derive(Debug, Args)]
+pub struct Produce {
+    /// Connections; every leader gets at least one
+    #[arg(short, long, default_value_t = 1)]
+    pub connections: usize,
+    /// Requests without an answer on a connection
+    #[arg(long, default_value_t = 1)]
+    pub in_flight: usize,
+    /// Sending threads
+    #[arg(long, default_value_t = 1)]
+    pub threads: usize,
+    /// Bytes of a generated record's value (with --verify its first 44 are the stamp)
+    #[arg(short = 's', long, default_value_t = 1024)]
+    pub record_size: usize,
+    /// Bytes of a batch before compression [default: 16384]
+    #[arg(long, conflicts_with = "batch_records")]
+    pub batch_bytes: Option<usize>,
+    /// Records of a batch
+    #[arg(long)]
+    pub batch_records: Option<usize>,
+    /// Partitions that get a batch in one request
+    #[arg(long, default_value_t = 1)]
+    pub partitions_per_request: usize,
+    /// Codec of the batches
+    #[arg(long, value_enum, default_value = "none")]
+    pub compression: Codec,
+    /// When the broker answers
+    #[arg(long, value_enum, default_value = "all", allow_hyphen_values = true)]
+    pub acks: AcksName,
+    /// How long the broker may take for an ack, in milliseconds
+    #[arg(long, default_value_t = 30_000)]
+    pub ack_timeout_ms: i32,
+    /// Number of different keys, 0 for none
+    #[arg(long, default_value_t = 0)]
+    pub keys: u32,
+    /// Send the lines of this file (repeatable) instead of generated records
+    #[arg(long)]
+    pub file: Vec<PathBuf>,
+    /// Share of a generated record that is the same in every record, 0 to 1
+    #[arg(long, default_value_t = 0.5)]
+    pub compressibility: f64,
+    /// Start of the random numbers
+    #[arg(long, default_value_t = 1)]
+    pub seed: u64,
+    /// Records per second: open loop, latency from when a batch should have been sent [default: closed loop, as fast
+    /// as acks come]
+    #[arg(short, long)]
+    pub rate: Option<f64>,
+    /// Every connection an idempotent producer
+    #[arg(long)]
+    pub idempotent: bool,
+    /// Open loop: poll rather than sleep for the last so many microseconds before a send
+    #[arg(long, default_value_t = 0)]
+    pub spin_us: u64,
+    /// Write every acked batch to this file, for `check` (implies stamped records)
+    #[arg(long, value_name = "FILE")]
+    pub ack_log: Option<PathBuf>,
+}
+
+/// Options of whatever reads.
+#[derive(Debug, Args)]
+pub struct Consume {
+    /// Longest a fetch waits for data, in milliseconds
+    #[arg(long, default_value_t = 500)]
+    pub max_wait_ms: i32,
+    /// Bytes worth answering a fetch for
+    #[arg(long, default_value_t = 1)]
+    pub min_bytes: i32,
+    /// Most bytes of an answer
+    #[arg(long, default_value_t = 8 << 20)]
+    pub max_bytes: i32,
+    /// Most bytes of a partition in an answer
+    #[arg(long, default_value_t = 1 << 20)]
+    pub partition_max_bytes: i32,
+    /// Compute the checksum of every batch read
+    #[arg(long)]
+    pub check_crc: bool,
+}
+
+/// `produce`
+#[derive(Debug, Args)]
+pub struct ProduceCommand {
+    #[command(flatten)]
+    common: Common,
+    #[command(flatten)]
+    produce: Produce,
+    /// Stamp every record with run, stream and sequence, for `consume --verify` and `check`
+    #[arg(long)]
+    verify: bool,
+}
+
+/// Where to begin, by name.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum FromName {
+    /// The first record there is
+    Earliest,
+    /// The next record there will be
+    Latest,
+}
+
+/// How long to go on, by name.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum UntilName {
+    /// --warmup and --duration are over
+    Time,
+    /// All that was there at the start is read; no warm-up, and --duration is the longest it may take
+    End,
+    /// As time, beginning anew at every end
+    Repeat,
+}
+
+/// `consume`
+#[derive(Debug, Args)]
+pub struct ConsumeCommand {
+    #[command(flatten)]
+    common: Common,
+    #[command(flatten)]
+    consume: Consume,
+    /// Connections; every leader gets at least one, and no partition more than one
+    #[arg(short, long, default_value_t = 1)]
+    connections: usize,
+    /// Reading threads
+    #[arg(long, default_value_t = 1)]
+    threads: usize,
+    /// Where to begin
+    #[arg(long, value_enum, default_value = "earliest")]
+    from: FromName,
+    /// When to stop
+    #[arg(long, value_enum, default_value = "time")]
+    until: UntilName,
+    /// Check the stamps of records for loss, duplicates, order and bytes
+    #[arg(long)]
+    verify: bool,
+    /// With stamped records: latency from intended send to receipt
+    #[arg(long)]
+    latency: bool,
+}
+
+/// `e2e`
+#[derive(Debug, Args)]
+pub struct EndToEndCommand {
+    #[command(flatten)]
+    common: Common,
+    #[command(flatten)]
+    produce: Produce,
+    #[command(flatten)]
+    consume: Consume,
+}
+
+/// `mixed`
+#[derive(Debug, Args)]
+pub struct MixedCommand {
+    #[command(flatten)]
+    common: Common,
+    #[command(flatten)]
+    produce: Produce,
+    #[command(flatten)]
+    consume: Consume,
+    /// Reading connections
+    #[arg(long, default_value_t = 1)]
+    consumers: usize,
+    /// Reading threads
+    #[arg(long, default_value_t = 1)]
+    consumer_threads: usize,
+    /// Where the consumers begin
+    #[arg(long, value_enum, default_value = "latest")]
+    from: FromName,
+    /// Check every record for loss, duplicates, order and bytes
+    #[arg(long)]
+    verify: bool,
+}
+
+/// `check`
+#[derive(Debug, Args)]
+pub struct CheckCommand {
+    /// The log that `produce --ack-log` wrote
+    #[arg(long, value_name = "FILE")]
+    pub ack_log: PathBuf,
+    /// Broker to ask instead of the one in the log
+    #[arg(short, long, value_name = "HOST:PORT")]
+    pub bootstrap: Option<String>,
+    /// Print one JSON object
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `null-sink`
+#[derive(Debug, Args)]
+pub struct NullSinkCommand {
+    /// Port on loopback
+    #[arg(long, default_value_t = 19_099)]
+    pub port: u16,
+    /// Records of the batch that fetches get
+    #[arg(long, default_value_t = 250)]
+    pub fetch_batch_records: usize,
+    /// Bytes of each of those records' values
+    #[arg(long, default_value_t = 1024)]
+    pub fetch_record_size: usize,
+    /// Cores to run on
+    #[arg(long, value_name = "LIST", value_parser = cpu_list)]
+    pub cpus: Option<CpuList>,
+}
+
+impl NullSinkCommand {
+    /// Cores to run on; empty for all.
+    #[must_use]
+    pub fn cpus(&self) -> Vec<usize> {
+        self.cpus.clone().map(|list| list.0).unwrap_or_default()
+    }
+}
+
+/// A run that the command line asks for.
+#[derive(Debug)]
+pub struct Request {
+    /// What to run.
+    pub options: RunOptions,
+    /// Whether to print JSON.
+    pub json: bool,
+    /// Whether errors leave the exit status alone.
+    pub tolerate_errors: bool,
+}
+
+impl Command {
+    /// The run this command asks for, or `None` for one that is no run; the error is a usage message.
+    ///
+    /// # Errors
+    /// If options contradict each other.
+    pub fn request(&self) -> Result<Option<Request>, String> {
+        let request = match self {
+            Self::Produce(command) => command.request()?,
+            Self::Consume(command) => command.request()?,
+            Self::E2e(command) => command.request()?,
+            Self::Mixed(command) => command.request()?,
+            Self::Sweep(_) | Self::Check(_) | Self::NullSink(_) => return Ok(None),
+        };
+        Ok(Some(request))
+    }
+}
+
+impl Common {
+    fn request(
+        &self,
+        command: &str,
+        produce: Option<(ProduceOptions, &Produce)>,
+        consume: Option<ConsumeOptions>,
+    ) -> Request {
+        let ack_log = produce
+            .as_ref()
+            .and_then(|(_, arguments)| arguments.ack_log.clone());
+        Request {
+            options: RunOptions {
+                command: command.to_owned(),
+                topic: TopicSpec {
+                    bootstrap: self.bootstrap.clone(),
+                    topic: self.topic.clone(),
+                    topics: self.topics,
+                    partitions: self.partitions,
+                    replication_factor: self.replication_factor,
+                    configs: self.topic_config.clone(),
+                },
+                produce: produce.map(|(options, _)| options),
+                consume,
+                warmup: Duration::from_secs_f64(self.warmup),
+                duration: Duration::from_secs_f64(self.duration),
+                server_pids: self.server_pid.clone(),
+                cpus: self.cpus.clone().map(|list| list.0).unwrap_or_default(),
+                ack_log,
+                hist_out: self.hist_out.clone(),
+                run_id: self.run_id,
+                progress: !self.json,
+                delete_topics: self.delete_topics,
+            },
+            json: self.json,
+            tolerate_errors: self.tolerate_errors,
+        }
+    }
+}
+
+impl Produce {
+    fn options(&self, stamped: bool, default_batch: BatchSize) -> Result<ProduceOptions, String> {
+        let stamped = stamped || self.ack_log.is_some();
+        if stamped && self.file.is_empty() && self.record_size < STAMP_LEN {
+            return Err(format!(
+                "checked records need a --record-size of at least {STAMP_LEN}"
+            ));
+        }
+        if self.connections == 0 || self.in_flight == 0 || self.threads == 0 {
+            return Err("--connections, --in-flight and --threads are at least 1".into());
+        }
+        if self.idempotent && self.in_flight > 5 {
+            return Err("an idempotent producer has at most 5 requests in flight".into());
+        }
+        if self.ack_log.is_some() && matches!(self.acks, AcksName::None) {
+            return Err("--ack-log needs acks: --acks 1 or all".into());
+        }
+        if self
+            .rate
+            .is_some_and(|rate| !rate.is_finite() || rate <= 0.0)
+        {
+            return Err("--rate is above 0".into());
+        }
+        let batch = match (self.batch_bytes, self.batch_records) {
+            (Some(bytes), _) => BatchSize::Bytes(bytes),
+            (None, Some(records)) => BatchSize::Records(records),
+            (None, None) => default_batch,
+        };
+        Ok(ProduceOptions {
+            connections: self.connections,
+            in_flight: self.in_flight,
+            acks: match self.acks {
+                AcksName::None => Acks::None,
+                AcksName::Leader => Acks::Leader,
+                AcksName::All => Acks::All,
+            },
+            timeout_ms: self.ack_timeout_ms,
+            rate: self.rate,
+            partitions_per_request: self.partitions_per_request.max(1),
+            idempotent: self.idempotent,
+            codec: self.compression.compression(),
+            payload: PayloadSpec {
+                record_size: self.record_size,
+                files: self.file.clone(),
+                compressibility: self.compressibility,
+                seed: self.seed,
+                keys: self.keys,
+                batch,
+                stamped,
+            },
+            threads: self.threads,
+            spin_us: self.spin_us,
+        })
+    }
+}
+
+impl Consume {
+    fn options(&self, connections: usize, threads: usize, from: FromName) -> ConsumeOptions {
+        ConsumeOptions {
+            connections: connections.max(1),
+            threads: threads.max(1),
+            from: match from {
+                FromName::Earliest => From::Earliest,
+                FromName::Latest => From::Latest,
+            },
+            until: Until::Time,
+            max_wait_ms: self.max_wait_ms,
+            min_bytes: self.min_bytes,
+            max_bytes: self.max_bytes,
+            partition_max_bytes: self.partition_max_bytes,
+            check_crc: self.check_crc,
+            verify: false,
+            end_to_end: false,
+            run_id: None,
+        }
+    }
+}
+
+const BATCH_DEFAULT: BatchSize = BatchSize::Bytes(16_384);
+
+impl ProduceCommand {
+    fn request(&self) -> Result<Request, String> {
+        let options = self.produce.options(self.verify, BATCH_DEFAULT)?;
+        Ok(self
+            .common
+            .request("produce", Some((options, &self.produce)), None))
+    }
+}
+
+impl ConsumeCommand {
+    fn request(&self) -> Result<Request, String> {
+        let mut options = self
+            .consume
+            .options(self.connections, self.threads, self.from);
+        options.verify = self.verify;
+        options.end_to_end = self.latency;
+        options.run_id = self.common.run_id;
+        options.until = match self.until {
+            UntilName::Time => Until::Time,
+            UntilName::End => Until::End,
+            UntilName::Repeat if self.verify => {
+                return Err("--until repeat reads every record again: not with --verify".into());
+            }
+            UntilName::Repeat => Until::Repeat,
+        };
+        let mut request = self.common.request("consume", None, Some(options));
+        if matches!(self.until, UntilName::End) {
+            request.options.warmup = Duration::ZERO;
+        }
+        Ok(request)
+    }
+}
+
+impl EndToEndCommand {
+    fn request(&self) -> Result<Request, String> {
+        let mut produce = self.produce.options(true, BatchSize::Records(1))?;
+        produce.rate = Some(produce.rate.unwrap_or(1000.0));
+        let mut consume = self.consume.options(
+            self.produce.connections,
+            self.produce.threads,
+            FromName::Latest,
+        );
+        consume.end_to_end = true;
+        consume.verify = true;
+        consume.until = Until::CaughtUp;
+        Ok(self
+            .common
+            .request("e2e", Some((produce, &self.produce)), Some(consume)))
+    }
+}
+
+impl MixedCommand {
+    fn request(&self) -> Result<Request, String> {
+        let produce = self.produce.options(self.verify, BATCH_DEFAULT)?;
+        let mut consume = self
+            .consume
+            .options(self.consumers, self.consumer_threads, self.from);
+        consume.verify = self.verify;
+        consume.end_to_end = produce.payload.stamped;
+        consume.until = if self.verify {
+            Until::CaughtUp
+        } else {
+            Until::Time
+        };
+        Ok(self
+            .common
+            .request("mixed", Some((produce, &self.produce)), Some(consume)))
+    }
+}
+
+fn key_value(text: &str) -> Result<(String, String), String> {
+    let (key, value) = text.split_once('=').ok_or("not KEY=VALUE")?;
+    Ok((key.to_owned(), value.to_owned()))
+}
+
+fn seconds(text: &str) -> Result<f64, String> {
+    let seconds: f64 = text.parse().map_err(|_| "not a number")?;
+    if (0.0..=1e7).contains(&seconds) {
+        Ok(seconds)
+    } else {
+        Err("out of range".into())
+    }
+}
+
+fn cpu_list(text: &str) -> Result<CpuList, String> {
+    let mut cpus = Vec::new();
+    for part in text.split(',') {
+        let (first, last) = part.split_once('-').unwrap_or((part, part));
+        let number = |text: &str| text.parse::<usize>().ok().filter(|&cpu| cpu < 4096);
+        let (Some(first), Some(last)) = (number(first), number(last)) else {
+            return Err("not a list such as 0,2-3".into());
+        };
+        cpus.extend(first..=last);
+    }
+    Ok(CpuList(cpus))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    fn request(line: &str) -> Result<Request, String> {
+        let words = std::iter::once("ringlog-load").chain(line.split_whitespace());
+        let cli = Cli::try_parse_from(words).map_err(|error| error.to_string())?;
+        cli.command.request().map(|request| request.expect("a run"))
+    }
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+        for line in EXAMPLES
+            .lines()
+            .filter_map(|line| line.trim().strip_prefix("ringlog-load "))
+        {
+            let words = line.trim_end_matches('&').split_whitespace();
+            let words = std::iter::once("ringlog-load").chain(words);
+            Cli::try_parse_from(words).unwrap_or_else(|error| panic!("{line}: {error}"));
+        }
+    }
+
+    #[test]
+    fn options_reach_the_run() {
+        let run =
+            request("produce -b a:1,b:2 --acks -1 --batch-records 7 --cpus 0,2-3 -r 5 --keys 3")
+                .unwrap()
+                .options;
+        assert_eq!(run.topic.bootstrap, ["a:1", "b:2"]);
+        assert_eq!(run.cpus, [0, 2, 3]);
+        let produce = run.produce.unwrap();
+        assert_eq!(produce.payload.batch, BatchSize::Records(7));
+        assert_eq!((produce.acks, produce.rate), (Acks::All, Some(5.0)));
+        let consume = request("e2e").unwrap().options.consume.unwrap();
+        assert_eq!(consume.until, Until::CaughtUp);
+        assert_eq!(
+            request("consume --until end").unwrap().options.warmup,
+            Duration::ZERO
+        );
+    }
+
+    #[test]
+    fn contradictions_are_refused() {
+        for line in [
+            "produce --verify --record-size 43",
+            "produce --ack-log x --acks 0",
+            "produce --idempotent --in-flight 6",
+            "produce --rate 0",
+            "produce --batch-bytes 1 --batch-records 1",
+            "consume --verify --until repeat",
+            "produce --cpus 3-x",
+        ] {
+            assert!(request(line).is_err(), "{line}");
+        }
+    }
+}

@@ -1,0 +1,71 @@
+//! `ringlog-load`: see `ringlog-load --help`.
+
+use std::process::ExitCode;
+use std::sync::atomic::AtomicBool;
+
+use clap::Parser;
+use ringlog_load::cli::{CheckCommand, Cli, Command, NullSinkCommand, Request, sweep};
+use ringlog_load::null_sink::{Discard, NullSink};
+use ringlog_load::{check, report, run};
+
+/// Errors came or a check failed.
+const FOUND_FAULTS: u8 = 1;
+/// The command line is wrong or a run could not take place.
+const DID_NOT_RUN: u8 = 2;
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let outcome = match &cli.command {
+        Command::Sweep(command) => sweep::sweep(command).map(|(text, well)| {
+            println!("{text}");
+            well
+        }),
+        Command::Check(command) => run_check(command),
+        Command::NullSink(command) => run_null_sink(command),
+        command => match command.request() {
+            Ok(Some(request)) => run_load(&request),
+            Ok(None) => Err("not a run".into()),
+            Err(usage) => Err(usage),
+        },
+    };
+    match outcome {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::from(FOUND_FAULTS),
+        Err(reason) => {
+            eprintln!("ringlog-load: {reason}");
+            ExitCode::from(DID_NOT_RUN)
+        }
+    }
+}
+
+fn run_load(request: &Request) -> Result<bool, String> {
+    let result = run::run(&request.options).map_err(|error| error.to_string())?;
+    if request.json {
+        println!("{}", report::json(&request.options, &result));
+    } else {
+        println!("{}", report::table(&request.options, &result));
+    }
+    Ok(report::is_well(&result, request.tolerate_errors))
+}
+
+fn run_check(command: &CheckCommand) -> Result<bool, String> {
+    let result = check::check(&command.ack_log, command.bootstrap.as_deref())
+        .map_err(|error| error.to_string())?;
+    if command.json {
+        println!("{}", report::check_json(&result));
+    } else {
+        println!("{}", report::check_table(&result));
+    }
+    Ok(result.is_clean())
+}
+
+fn run_null_sink(command: &NullSinkCommand) -> Result<bool, String> {
+    run::pin(&command.cpus()).map_err(|error| format!("--cpus: {error}"))?;
+    let store = Discard::new(command.fetch_batch_records, command.fetch_record_size);
+    let mut sink = NullSink::bind(&format!("127.0.0.1:{}", command.port), store)
+        .map_err(|error| format!("port {}: {error}", command.port))?;
+    println!("null sink at {}, until it is killed", sink.address());
+    sink.run(&AtomicBool::new(false))
+        .map_err(|error| error.to_string())?;
+    Ok(true)
+}

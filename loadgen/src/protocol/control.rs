@@ -1,0 +1,232 @@
+//! A blocking client for everything that is not Produce or Fetch: set-up, metadata, offsets.
+
+use std::collections::BTreeMap;
+use std::io::{self, Read, Write};
+use std::net::{TcpStream, ToSocketAddrs};
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use kafka_wire::{
+    ApiVersionsRequest, KafkaRequest, OutboundFrameLimits, RequestResponsePair, ResponseHeader,
+    encode_request, response_header_version_for,
+};
+use kafka_wire_core::{
+    ApiVersion, DecodeError, DecodeLimits, Decoder, EncodeError, KafkaDecode, StrBytes,
+};
+use thiserror::Error;
+
+use super::CLIENT_ID;
+
+/// Largest response accepted: metadata of 100,000 partitions is about 4 MiB.
+const RESPONSE_LEN_MAX: usize = 64 << 20;
+const REQUEST_LIMITS: OutboundFrameLimits = OutboundFrameLimits::new(16 << 20);
+
+/// Why a control request failed.
+#[derive(Debug, Error)]
+pub enum ControlError {
+    /// The broker cannot be reached or closed the connection.
+    #[error("{address}: {source}")]
+    Io {
+        /// `HOST:PORT`.
+        address: String,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The broker does not speak a version of the API that this client speaks.
+    #[error("{address} does not speak {api} in a version known here (it offers {offered})")]
+    Version {
+        /// `HOST:PORT`.
+        address: String,
+        /// Kafka's name of the request.
+        api: &'static str,
+        /// What it offers.
+        offered: String,
+    },
+    /// The response is not what the protocol says.
+    #[error("{address} answered {api} with bytes that do not decode: {source}")]
+    Decode {
+        /// `HOST:PORT`.
+        address: String,
+        /// Kafka's name of the request.
+        api: &'static str,
+        /// What is wrong.
+        source: DecodeError,
+    },
+    /// The request cannot be put on the wire.
+    #[error("{api} cannot be encoded: {source}")]
+    Encode {
+        /// Kafka's name of the request.
+        api: &'static str,
+        /// What is wrong.
+        source: EncodeError,
+    },
+    /// The broker answered with an error code.
+    #[error("{what}: {name}{message}")]
+    Refused {
+        /// What was asked.
+        what: String,
+        /// Kafka's code of the error.
+        code: i16,
+        /// Kafka's name of the error.
+        name: String,
+        /// `: ` and the broker's words, or nothing.
+        message: String,
+    },
+}
+
+impl ControlError {
+    pub(crate) fn refused(what: impl Into<String>, code: i16, message: Option<&str>) -> Self {
+        Self::Refused {
+            what: what.into(),
+            code,
+            name: super::error_code::name(code),
+            message: message.map(|text| format!(": {text}")).unwrap_or_default(),
+        }
+    }
+}
+
+/// A connection that sends one request at a time and waits for its answer.
+#[derive(Debug)]
+pub struct ControlClient {
+    address: String,
+    stream: TcpStream,
+    correlation: i32,
+    /// API key to the lowest and highest version the broker offers.
+    versions: BTreeMap<i16, (i16, i16)>,
+}
+
+impl ControlClient {
+    /// Connects to `HOST:PORT` and asks which versions the broker speaks. `timeout` bounds the connection and every
+    /// later wait.
+    ///
+    /// # Errors
+    /// [`ControlError`].
+    pub fn connect(address: &str, timeout: Duration) -> Result<Self, ControlError> {
+        let io = |source| ControlError::Io {
+            address: address.to_owned(),
+            source,
+        };
+        let stream = connect(address, timeout).map_err(io)?;
+        stream.set_read_timeout(Some(timeout)).map_err(io)?;
+        stream.set_write_timeout(Some(timeout)).map_err(io)?;
+        let mut client = Self {
+            address: address.to_owned(),
+            stream,
+            correlation: 0,
+            versions: BTreeMap::from([(ApiVersionsRequest::API_KEY.value(), (0, 0))]),
+        };
+        let answer = client.call(&ApiVersionsRequest::default(), 0)?;
+        if answer.error_code != 0 {
+            return Err(ControlError::refused(
+                "ApiVersions",
+                answer.error_code,
+                None,
+            ));
+        }
+        client.versions = answer
+            .api_keys
+            .iter()
+            .map(|api| (api.api_key, (api.min_version, api.max_version)))
+            .collect();
+        Ok(client)
+    }
+
+    /// Whether the broker speaks `version` of the API.
+    #[must_use]
+    pub fn speaks(&self, api_key: i16, version: i16) -> bool {
+        self.versions
+            .get(&api_key)
+            .is_some_and(|&(low, high)| (low..=high).contains(&version))
+    }
+
+    /// Sends a request in the highest version both sides speak, at most `version_max`, and waits for the answer.
+    ///
+    /// # Errors
+    /// [`ControlError`].
+    pub fn call<R>(&mut self, request: &R, version_max: i16) -> Result<R::Response, ControlError>
+    where
+        R: RequestResponsePair,
+    {
+        let offered = self.versions.get(&R::API_KEY.value());
+        let version = offered
+            .map(|&(low, high)| (low, high.min(version_max)))
+            .filter(|&(low, version)| low <= version && R::supports(ApiVersion::new(version)))
+            .map(|(_, version)| ApiVersion::new(version))
+            .ok_or_else(|| ControlError::Version {
+                address: self.address.clone(),
+                api: R::NAME,
+                offered: offered
+                    .map_or_else(|| "none".into(), |(low, high)| format!("{low} to {high}")),
+            })?;
+        self.correlation += 1;
+        let encode = |source| ControlError::Encode {
+            api: R::NAME,
+            source,
+        };
+        let header_version = response_header_version_for::<R>(version).map_err(encode)?;
+        let mut frame = BytesMut::new();
+        let client_id = Some(StrBytes::from(CLIENT_ID));
+        encode_request(
+            &mut frame,
+            self.correlation,
+            client_id,
+            request,
+            version,
+            REQUEST_LIMITS,
+        )
+        .map_err(encode)?;
+        let body = self.exchange(&frame).map_err(|source| ControlError::Io {
+            address: self.address.clone(),
+            source,
+        })?;
+        let decode = || -> Result<R::Response, DecodeError> {
+            let mut decoder = Decoder::new(body, DecodeLimits::default())?;
+            ResponseHeader::decode(&mut decoder, ApiVersion::new(header_version))?;
+            let response = R::Response::decode(&mut decoder, version)?;
+            decoder.finish()?;
+            Ok(response)
+        };
+        decode().map_err(|source| ControlError::Decode {
+            address: self.address.clone(),
+            api: R::NAME,
+            source,
+        })
+    }
+
+    fn exchange(&mut self, frame: &[u8]) -> io::Result<Bytes> {
+        self.stream.write_all(frame)?;
+        let mut length = [0; 4];
+        self.stream.read_exact(&mut length)?;
+        let length = usize::try_from(i32::from_be_bytes(length)).unwrap_or(usize::MAX);
+        if length > RESPONSE_LEN_MAX {
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidData,
+                "response length out of bounds",
+            ));
+        }
+        let mut body = vec![0; length];
+        self.stream.read_exact(&mut body)?;
+        if body.get(..4) != Some(&self.correlation.to_be_bytes()[..]) {
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidData,
+                "answer to another request",
+            ));
+        }
+        Ok(body.into())
+    }
+}
+
+/// Connects to the first address of `HOST:PORT` that answers; without delay for small packets.
+pub(crate) fn connect(address: &str, timeout: Duration) -> io::Result<TcpStream> {
+    let mut last = io::Error::new(io::ErrorKind::NotFound, "no address");
+    for socket_address in address.to_socket_addrs()? {
+        match TcpStream::connect_timeout(&socket_address, timeout) {
+            Ok(stream) => {
+                stream.set_nodelay(true)?;
+                return Ok(stream);
+            }
+            Err(error) => last = error,
+        }
+    }
+    Err(last)
+}

@@ -1,0 +1,538 @@
+//! Batches made once and sent many times. What changes from send to send (time, producer, sequence) lies in the
+//! header, whose part of the checksum is recomputed alone; only stamped batches are copied and patched inside.
+
+use std::sync::Arc;
+
+use ringlog_engine::batch::{
+    BatchBuilder, BatchHeader, CodecError, Compression, HEADER_LEN, NewRecord, codec,
+};
+use ringlog_engine::checksum::crc32c;
+use thiserror::Error;
+use zerocopy::byteorder::big_endian::{U32, U64};
+use zerocopy::{FromBytes, FromZeros, IntoBytes};
+
+use crate::payload::{BatchSize, PayloadError, PayloadSpec};
+use crate::stamp::{STAMP_LEN, STAMP_MAGIC, Stamp};
+
+/// Bytes of generated batches to aim for: enough to differ, few enough to stay in a core's cache.
+const RING_LEN_TARGET: usize = 1 << 20;
+const RING_COUNT_MIN: usize = 4;
+const RING_COUNT_MAX: usize = 256;
+/// Where the checksum's range starts in a batch.
+const CRC_START: usize = ringlog_engine::batch::header::CRC_START;
+
+/// Why there are no templates.
+#[derive(Debug, Error)]
+pub enum TemplateError {
+    /// No payload.
+    #[error(transparent)]
+    Payload(#[from] PayloadError),
+    /// A batch does not compress.
+    #[error(transparent)]
+    Codec(#[from] CodecError),
+}
+
+/// What changes from send to send.
+#[derive(Debug, Clone, Copy)]
+pub struct Send {
+    /// Base and largest timestamp, milliseconds since 1970.
+    pub timestamp_ms: i64,
+    /// Producer id, epoch and base sequence; -1 each for a producer that is not idempotent.
+    pub producer: (i64, i16, i32),
+}
+
+/// The part of stamps that is the same for a whole batch.
+#[derive(Debug, Clone, Copy)]
+pub struct StampBatch {
+    /// See [`Stamp`].
+    pub run_id: u64,
+    /// See [`Stamp`].
+    pub stream: u32,
+    /// See [`Stamp`].
+    pub topic: u32,
+    /// See [`Stamp`].
+    pub partition: u32,
+    /// Sequence of the first record.
+    pub first_sequence: u64,
+    /// See [`Stamp`].
+    pub sent_unix_ns: u64,
+}
+
+/// A batch made once.
+#[derive(Debug)]
+pub struct Template {
+    header: BatchHeader,
+    /// Everything after the header, compressed unless the batch is stamped.
+    body: Vec<u8>,
+    body_crc: u32,
+    shift: Arc<CrcShift>,
+    /// Where stamps start in `body`.
+    stamps: Vec<u32>,
+    /// Number of records.
+    pub records: u32,
+    /// Bytes of the records' values.
+    pub value_bytes: u64,
+    /// Bytes of the body before compression.
+    pub uncompressed_len: usize,
+}
+
+impl Template {
+    /// Everything after the header.
+    #[must_use]
+    pub fn body(&self) -> &[u8] {
+        &self.body
+    }
+
+    /// Length of the batch in bytes, header included.
+    #[must_use]
+    pub fn batch_len(&self) -> usize {
+        HEADER_LEN + self.body.len()
+    }
+
+    /// Appends the batch's header, right for `send` and the body as it stands.
+    pub fn put_header(&self, out: &mut Vec<u8>, send: Send) {
+        let mut header = self.header;
+        patch(&mut header, send);
+        let front = crc32c(&header.as_bytes()[CRC_START..]);
+        header.crc = U32::new(self.shift.apply(front) ^ self.body_crc);
+        out.extend_from_slice(header.as_bytes());
+    }
+
+    /// Appends the whole batch with its stamps filled in.
+    ///
+    /// # Errors
+    /// If the codec refuses.
+    pub fn put_stamped(
+        &self,
+        out: &mut Vec<u8>,
+        send: Send,
+        stamp: &StampBatch,
+        codec: Compression,
+        scratch: &mut Vec<u8>,
+    ) -> Result<(), CodecError> {
+        let start = out.len();
+        let mut header = self.header;
+        patch(&mut header, send);
+        out.extend_from_slice(header.as_bytes());
+        if codec == Compression::None {
+            let at = out.len();
+            out.extend_from_slice(&self.body);
+            self.fill_stamps(&mut out[at..], stamp);
+        } else {
+            scratch.clear();
+            scratch.extend_from_slice(&self.body);
+            self.fill_stamps(scratch, stamp);
+            codec::compress(codec, None, scratch, out)?;
+            header.batch_length = ((out.len() - start - 12) as i32).into();
+        }
+        let front = header.as_bytes().len();
+        out[start..start + front].copy_from_slice(header.as_bytes());
+        header.crc = U32::new(crc32c(&out[start + CRC_START..]));
+        out[start..start + front].copy_from_slice(header.as_bytes());
+        Ok(())
+    }
+
+    fn fill_stamps(&self, body: &mut [u8], batch: &StampBatch) {
+        for (index, &at) in self.stamps.iter().enumerate() {
+            let at = at as usize;
+            let Ok(stamp) = Stamp::mut_from_bytes(&mut body[at..at + STAMP_LEN]) else {
+                unreachable!("a stamp has no alignment and the range has its length");
+            };
+            stamp.run_id = U64::new(batch.run_id);
+            stamp.stream = U32::new(batch.stream);
+            stamp.topic = U32::new(batch.topic);
+            stamp.partition = U32::new(batch.partition);
+            stamp.sequence = U64::new(batch.first_sequence + index as u64);
+            stamp.sent_unix_ns = U64::new(batch.sent_unix_ns);
+        }
+    }
+}
+
+fn patch(header: &mut BatchHeader, send: Send) {
+    header.base_timestamp = send.timestamp_ms.into();
+    header.max_timestamp = send.timestamp_ms.into();
+    header.producer_id = send.producer.0.into();
+    header.producer_epoch = send.producer.1.into();
+    header.base_sequence = send.producer.2.into();
+}
+
+/// The ring of templates a stream goes through, again and again.
+#[derive(Debug)]
+pub struct TemplateRing {
+    /// In the order they are sent.
+    pub templates: Vec<Template>,
+    /// Payloads of all records in order, without stamps.
+    pub payloads: Vec<Vec<u8>>,
+    /// Codec of the batches.
+    pub codec: Compression,
+}
+
+impl TemplateRing {
+    /// Makes the templates.
+    ///
+    /// # Errors
+    /// [`TemplateError`].
+    pub fn new(spec: &PayloadSpec, codec: Compression) -> Result<Self, TemplateError> {
+        let payloads = spec.payloads(generated_count(spec))?;
+        let mut shifts: Vec<(usize, Arc<CrcShift>)> = Vec::new();
+        let mut templates = Vec::new();
+        let mut next = 0;
+        let records_max = match spec.batch {
+            BatchSize::Records(records) => records.max(1),
+            BatchSize::Bytes(bytes) if spec.files.is_empty() => records_in(spec, bytes),
+            BatchSize::Bytes(_) => usize::MAX,
+        };
+        while next < payloads.len() {
+            let (builder, values, end) = fill(spec, records_max, &payloads, next);
+            templates.push(finish(spec, codec, builder, &values, &mut shifts)?);
+            next = end;
+        }
+        Ok(Self {
+            templates,
+            payloads,
+            codec,
+        })
+    }
+
+    /// Average length of a batch on the wire in bytes.
+    #[must_use]
+    pub fn mean_batch_len(&self) -> f64 {
+        let total: usize = self.templates.iter().map(Template::batch_len).sum();
+        total as f64 / self.templates.len() as f64
+    }
+
+    /// Average number of records in a batch.
+    #[must_use]
+    pub fn mean_records(&self) -> f64 {
+        self.payloads.len() as f64 / self.templates.len() as f64
+    }
+
+    /// Bytes of record bodies before compression for each byte after.
+    #[must_use]
+    pub fn compression_ratio(&self) -> f64 {
+        let (mut before, mut after) = (0, 0);
+        for template in &self.templates {
+            before += template.uncompressed_len;
+            after += template.body.len();
+        }
+        before as f64 / after as f64
+    }
+
+    /// Payload of the record with this sequence number in any stream.
+    #[must_use]
+    pub fn payload(&self, sequence: u64) -> &[u8] {
+        &self.payloads[(sequence % self.payloads.len() as u64) as usize]
+    }
+}
+
+/// How many generated records make a ring of whole batches.
+fn generated_count(spec: &PayloadSpec) -> usize {
+    let overhead = 16 + if spec.keys > 0 { 13 } else { 0 };
+    let (records, batch_len) = match spec.batch {
+        BatchSize::Records(records) => (
+            records.max(1),
+            HEADER_LEN + records * (spec.record_size + overhead),
+        ),
+        BatchSize::Bytes(bytes) => (records_in(spec, bytes), bytes),
+    };
+    records * (RING_LEN_TARGET / batch_len.max(1)).clamp(RING_COUNT_MIN, RING_COUNT_MAX)
+}
+
+/// How many generated records a batch of so many bytes takes.
+fn records_in(spec: &PayloadSpec, bytes: usize) -> usize {
+    let value = vec![0; spec.record_size];
+    let key = spec.key(0);
+    let mut builder = BatchBuilder::new();
+    loop {
+        push(&mut builder, key.as_deref(), &value);
+        if builder.uncompressed_len() > bytes {
+            return (builder.record_count() - 1).max(1);
+        }
+    }
+}
+
+fn push(builder: &mut BatchBuilder, key: Option<&str>, value: &[u8]) -> usize {
+    let record = NewRecord {
+        key: key.map(str::as_bytes),
+        value: Some(value),
+        ..NewRecord::default()
+    };
+    builder.push(&record).start
+}
+
+/// Fills a batch from the payload at `start` on. Returns it with the values' places and the first payload not in it.
+fn fill(
+    spec: &PayloadSpec,
+    records_max: usize,
+    payloads: &[Vec<u8>],
+    start: usize,
+) -> (BatchBuilder, Vec<usize>, usize) {
+    let mut builder = BatchBuilder::new();
+    let mut places = Vec::new();
+    let mut end = start;
+    let mut value = Vec::new();
+    while let Some(payload) = payloads.get(end) {
+        // 60 bytes bound a record's lengths, deltas and stamp well enough to decide when a batch of lines is full.
+        let fits = match spec.batch {
+            BatchSize::Bytes(bytes) if records_max == usize::MAX => {
+                builder.uncompressed_len() + payload.len() + 60 <= bytes
+            }
+            BatchSize::Bytes(_) | BatchSize::Records(_) => true,
+        };
+        let room = places.is_empty() || (places.len() < records_max && fits);
+        if !room {
+            break;
+        }
+        value.clear();
+        if spec.stamped {
+            let mut stamp = Stamp::new_zeroed();
+            stamp.magic = STAMP_MAGIC;
+            stamp.payload_crc = U32::new(crc32c(payload));
+            value.extend_from_slice(stamp.as_bytes());
+        }
+        value.extend_from_slice(payload);
+        places.push(push(&mut builder, spec.key(end).as_deref(), &value));
+        end += 1;
+    }
+    (builder, places, end)
+}
+
+fn finish(
+    spec: &PayloadSpec,
+    codec: Compression,
+    builder: BatchBuilder,
+    places: &[usize],
+    shifts: &mut Vec<(usize, Arc<CrcShift>)>,
+) -> Result<Template, TemplateError> {
+    let uncompressed_len = builder.uncompressed_len() - HEADER_LEN;
+    // Stamps change from send to send: such a body is compressed when it is sent.
+    let batch = if spec.stamped {
+        builder.build()?
+    } else {
+        builder.compression(codec).build()?
+    };
+    let Some(&header) = BatchHeader::read(&batch) else {
+        unreachable!("a batch that was just built has a header");
+    };
+    let mut header = header;
+    if spec.stamped {
+        header.attributes = (codec as i16).into();
+    }
+    let body = batch[HEADER_LEN..].to_vec();
+    let shift = match shifts.iter().find(|(length, _)| *length == body.len()) {
+        Some((_, shift)) => Arc::clone(shift),
+        None => {
+            let shift = Arc::new(CrcShift::new(body.len()));
+            shifts.push((body.len(), Arc::clone(&shift)));
+            shift
+        }
+    };
+    let stamps = places.iter().map(|place| (place - HEADER_LEN) as u32);
+    Ok(Template {
+        body_crc: crc32c(&body),
+        shift,
+        stamps: if spec.stamped {
+            stamps.collect()
+        } else {
+            Vec::new()
+        },
+        records: places.len() as u32,
+        value_bytes: values_len(
+            &body,
+            header.record_count.get(),
+            uncompressed_len,
+            spec,
+            codec,
+        )?,
+        uncompressed_len,
+        header,
+        body,
+    })
+}
+
+fn values_len(
+    body: &[u8],
+    count: i32,
+    uncompressed_len: usize,
+    spec: &PayloadSpec,
+    codec: Compression,
+) -> Result<u64, CodecError> {
+    let mut plain = Vec::new();
+    let body = if codec == Compression::None || spec.stamped {
+        body
+    } else {
+        codec::decompress(codec, body, uncompressed_len, &mut plain)?;
+        &plain
+    };
+    Ok(ringlog_engine::batch::Records::new(body, count)
+        .flatten()
+        .map(|record| record.value.map_or(0, <[u8]>::len) as u64)
+        .sum())
+}
+
+/// What appending a fixed number of bytes does to a CRC-32C: a linear map, kept as one table for each byte of the
+/// checksum. `crc(a ‖ b) = shift(crc(a)) ^ crc(b)` for a `b` of that length.
+#[derive(Debug)]
+struct CrcShift {
+    tables: Box<[[u32; 256]; 4]>,
+}
+
+impl CrcShift {
+    fn new(length: usize) -> Self {
+        let mut tables = Box::new([[0u32; 256]; 4]);
+        for (table_index, table) in tables.iter_mut().enumerate() {
+            for bit in 0..8 {
+                let basis = 1u64 << (8 * table_index + bit);
+                let image = crc_fast::checksum_combine(
+                    crc_fast::CrcAlgorithm::Crc32Iscsi,
+                    basis,
+                    0,
+                    length as u64,
+                ) as u32;
+                for (value, entry) in table.iter_mut().enumerate() {
+                    if value >> bit & 1 == 1 {
+                        *entry ^= image;
+                    }
+                }
+            }
+        }
+        Self { tables }
+    }
+
+    fn apply(&self, crc: u32) -> u32 {
+        crc.to_le_bytes()
+            .iter()
+            .zip(self.tables.iter())
+            .fold(0, |sum, (&byte, table)| sum ^ table[byte as usize])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ringlog_engine::batch::body;
+
+    fn spec() -> PayloadSpec {
+        PayloadSpec {
+            record_size: 100,
+            files: Vec::new(),
+            compressibility: 0.5,
+            seed: 3,
+            keys: 2,
+            batch: BatchSize::Records(7),
+            stamped: false,
+        }
+    }
+
+    const SEND: Send = Send {
+        timestamp_ms: 1_700_000_000_123,
+        producer: (9, 1, 70),
+    };
+    const CODECS: [Compression; 5] = [
+        Compression::None,
+        Compression::Gzip,
+        Compression::Snappy,
+        Compression::Lz4,
+        Compression::Zstd,
+    ];
+
+    #[test]
+    fn patched_headers_have_the_right_checksum() {
+        for codec in CODECS {
+            let ring = TemplateRing::new(&spec(), codec).unwrap();
+            assert_eq!(ring.payloads.len(), 7 * ring.templates.len());
+            for (index, template) in ring.templates.iter().enumerate() {
+                let mut batch = Vec::new();
+                template.put_header(&mut batch, SEND);
+                batch.extend_from_slice(template.body());
+                assert_eq!(batch.len(), template.batch_len());
+                let header = BatchHeader::validate(&batch).unwrap();
+                assert_eq!(header.base_timestamp.get(), SEND.timestamp_ms);
+                assert_eq!(header.base_sequence.get(), 70);
+                assert_eq!(header.record_count.get(), 7);
+                let mut scratch = Vec::new();
+                for (at, record) in body(&batch, 1 << 20, &mut scratch).unwrap().enumerate() {
+                    let record = record.unwrap();
+                    assert_eq!(record.value, Some(ring.payload((index * 7 + at) as u64)));
+                }
+                assert_eq!(template.value_bytes, 700);
+            }
+        }
+    }
+
+    #[test]
+    fn stamps_are_filled_in_under_every_codec() {
+        let spec = PayloadSpec {
+            stamped: true,
+            ..spec()
+        };
+        let stamp = StampBatch {
+            run_id: 11,
+            stream: 12,
+            topic: 13,
+            partition: 14,
+            first_sequence: 700,
+            sent_unix_ns: 15,
+        };
+        for codec in CODECS {
+            let ring = TemplateRing::new(&spec, codec).unwrap();
+            let mut batch = b"before".to_vec();
+            ring.templates[1]
+                .put_stamped(&mut batch, SEND, &stamp, codec, &mut Vec::new())
+                .unwrap();
+            let batch = &batch[6..];
+            let header = BatchHeader::validate(batch).unwrap();
+            assert_eq!(header.attributes.get(), codec as i16);
+            let mut scratch = Vec::new();
+            let mut seen = 0;
+            for (at, record) in body(batch, 1 << 20, &mut scratch).unwrap().enumerate() {
+                let value = record.unwrap().value.unwrap();
+                assert_eq!(value.len(), 100);
+                let (read, payload) = Stamp::read(value).unwrap();
+                assert_eq!(read.sequence.get(), 700 + at as u64);
+                assert_eq!((read.run_id.get(), read.stream.get()), (11, 12));
+                assert_eq!((read.topic.get(), read.partition.get()), (13, 14));
+                assert!(read.covers(payload));
+                assert_eq!(payload, ring.payloads[7 + at]);
+                seen += 1;
+            }
+            assert_eq!(seen, 7);
+        }
+    }
+
+    #[test]
+    fn batches_stay_within_their_bytes() {
+        for bytes in [200, 1000, 16_384] {
+            let spec = PayloadSpec {
+                batch: BatchSize::Bytes(bytes),
+                keys: 0,
+                ..spec()
+            };
+            let ring = TemplateRing::new(&spec, Compression::None).unwrap();
+            for template in &ring.templates {
+                assert!(template.batch_len() <= bytes);
+                assert!(
+                    template.batch_len() > bytes - 110,
+                    "{}",
+                    template.batch_len()
+                );
+            }
+        }
+        let one = PayloadSpec {
+            batch: BatchSize::Bytes(1),
+            ..spec()
+        };
+        let ring = TemplateRing::new(&one, Compression::None).unwrap();
+        assert!(ring.templates.iter().all(|template| template.records == 1));
+    }
+
+    #[test]
+    fn a_shift_is_what_appending_does() {
+        for length in [0, 1, 57, 4096, 262_144] {
+            let tail: Vec<u8> = (0..length).map(|at| (at * 31) as u8).collect();
+            let whole = [b"some header".as_slice(), &tail].concat();
+            let joined = CrcShift::new(length).apply(crc32c(b"some header")) ^ crc32c(&tail);
+            assert_eq!(joined, crc32c(&whole), "{length} bytes");
+        }
+    }
+}
