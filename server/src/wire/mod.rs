@@ -12,7 +12,7 @@ pub mod writer;
 
 use bytes::{Bytes, BytesMut};
 use kafka_wire::{KafkaMessage, KafkaResponse};
-use kafka_wire_core::{ApiVersion, DecodeLimits, EncodeError, Uuid};
+use kafka_wire_core::{ApiVersion, DecodeLimits, Decoder, EncodeError, Uuid};
 use ringlog_engine::id::TopicId;
 
 pub use kafka_wire_core::StrBytes;
@@ -34,7 +34,8 @@ macro_rules! message {
     }};
 }
 
-/// Decodes the body of a request.
+/// Decodes the body of a request. Bytes behind its last field are ignored, as Kafka does: librdkafka 2.16 sends three
+/// when it asks for all topics.
 ///
 /// # Errors
 /// [`Malformed`] when it does not follow the schema of `version`.
@@ -43,12 +44,9 @@ pub fn decode<M: KafkaMessage>(body: &[u8], version: i16) -> Result<M, Malformed
     limits.max_frame_bytes = body.len();
     limits.max_array_elements = body.len().min(ARRAY_ELEMENTS_MAX);
     limits.max_tagged_fields = 64;
-    M::decode_from_bytes(
-        Bytes::copy_from_slice(body),
-        ApiVersion::new(version),
-        limits,
-    )
-    .map_err(|e| Malformed::Decoder(e.to_string()))
+    Decoder::new(Bytes::copy_from_slice(body), limits)
+        .and_then(|mut decoder| M::decode(&mut decoder, ApiVersion::new(version)))
+        .map_err(|e| Malformed::Decoder(e.to_string()))
 }
 
 /// Appends a whole response: length, header, body.
