@@ -14,6 +14,7 @@ use crate::catalog::{Snapshot, Update};
 use crate::config::Config;
 use crate::conn::Conns;
 use crate::control::{Controller, Done};
+use crate::counters::ShardCounters;
 use crate::input::RequestMemory;
 use crate::log_gate::LogGate;
 use crate::ops::Ops;
@@ -74,6 +75,7 @@ pub struct Server {
     pub(crate) producer_ids: api::init_producer_id::State,
     pub(crate) memory: RequestMemory,
     pub(crate) log: LogGate,
+    counters: Arc<ShardCounters>,
     drain_until_ns: Option<u64>,
     sweep_ns: u64,
     drained: bool,
@@ -95,10 +97,18 @@ impl Server {
             fetch: api::fetch::State::default(),
             list_offsets: api::list_offsets::State::default(),
             log: LogGate::default(),
+            counters: Arc::default(),
             drain_until_ns: None,
             sweep_ns: 0,
             drained: false,
         }
+    }
+
+    /// Publishes the shard's counters to `counters` from now on.
+    #[must_use]
+    pub fn counting(mut self, counters: Arc<ShardCounters>) -> Self {
+        self.counters = counters;
+        self
     }
 
     /// Handles the whole frames at the start of `data`, as long as the connection may go on; returns the bytes
@@ -294,6 +304,7 @@ impl App for Server {
         self.flush(cx);
         self.sweep(cx);
         self.drain(cx);
+        self.counters.publish(&cx.core.stats());
     }
 
     fn deadline_ns(&self) -> Option<u64> {

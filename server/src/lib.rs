@@ -9,6 +9,7 @@ pub mod catalog;
 pub mod config;
 pub mod conn;
 pub mod control;
+pub mod counters;
 pub mod groups;
 mod input;
 mod log_gate;

@@ -9,9 +9,12 @@ use ringlog_engine::ring::PreflightOptions;
 use super::StartError;
 use crate::config::{Config, parse_properties};
 
+const SIGNALS: &str = "\
+SIGTERM and SIGINT end the server in order, a second one at once. SIGUSR1 writes one line of counters to standard error.";
+
 /// A log-ingest broker on io_uring that speaks Kafka's protocol; acknowledged means fsynced.
 #[derive(Debug, Clone, Parser)]
-#[command(name = "ringlog-server", version)]
+#[command(name = "ringlog-server", version, after_help = SIGNALS)]
 pub struct Args {
     /// Data directory; created when absent.
     #[arg(long)]

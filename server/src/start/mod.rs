@@ -23,6 +23,7 @@ use crate::catalog::store::Store;
 use crate::catalog::{Catalog, Snapshot};
 use crate::config::Config;
 use crate::control::{Command, Control, Controller, run as run_control};
+use crate::counters;
 
 pub use args::{Args, DriverChoice, DurabilityChoice, ReadPath};
 pub use error::StartError;
@@ -144,9 +145,15 @@ fn serve(args: &Args, mut parts: Parts, ready: &str) -> Result<(), StartError> {
         .name("control".into())
         .spawn(move || run_control(control, &received, &senders))
         .map_err(|e| StartError::host("the control thread cannot be started", &e))?;
+    let counted: Vec<counters::Source> = inputs
+        .iter()
+        .map(|input| (Arc::default(), Some(input.stats())))
+        .collect();
+    counters::on_signal(counted.clone())
+        .map_err(|e| StartError::host("signal handlers cannot be set up", &e))?;
     let cpus = listen::cpus(parts.shards);
     let mut threads = Vec::new();
-    for (shard, inputs) in (0..parts.shards).zip(inputs) {
+    for ((shard, inputs), (counters, _)) in (0..parts.shards).zip(inputs).zip(counted) {
         let env = Env {
             shard,
             shards: parts.shards,
@@ -172,7 +179,7 @@ fn serve(args: &Args, mut parts: Parts, ready: &str) -> Result<(), StartError> {
         let make = move |now| {
             Shard::new(
                 Core::new(core, run, own, now),
-                Server::new(env, snapshot, controller),
+                Server::new(env, snapshot, controller).counting(counters),
             )
         };
         let thread = spawn_shard(ring, inputs, make)

@@ -1,0 +1,143 @@
+//! Counters of the shards, for whoever looks at the process from outside: on SIGUSR1 one line of JSON on standard error.
+
+use std::io::{self, Write};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use ringlog_engine::core::CoreStats;
+use ringlog_engine::ring::RingStats;
+use rustix::time::{ClockId, clock_gettime};
+use serde_json::{Value, json};
+use signal_hook::consts::SIGUSR1;
+use signal_hook::iterator::Signals;
+
+/// What the line starts with; a JSON object follows.
+const MARK: &str = "ringlog counters: ";
+
+/// Names of a core's counters, in the order of [`values`].
+const CORE: [&str; 12] = [
+    "batches",
+    "records",
+    "ingested_bytes",
+    "frames",
+    "journal_bytes",
+    "destaged_bytes",
+    "syncs",
+    "rounds",
+    "backlog_bytes",
+    "read_memory_bytes",
+    "read_file_bytes",
+    "duplicates",
+];
+
+fn values(stats: &CoreStats) -> [u64; CORE.len()] {
+    [
+        stats.batches,
+        stats.records,
+        stats.ingested_bytes,
+        stats.frames,
+        stats.journal_bytes,
+        stats.destaged_bytes,
+        stats.syncs,
+        stats.rounds,
+        stats.backlog_bytes,
+        stats.read_memory_bytes,
+        stats.read_file_bytes,
+        stats.duplicates,
+    ]
+}
+
+/// One shard's counters. Its thread publishes them once a turn; reading them disturbs nobody. A reader may see some of
+/// a turn's values before the others.
+#[derive(Debug, Default)]
+pub struct ShardCounters {
+    core: [AtomicU64; CORE.len()],
+}
+
+impl ShardCounters {
+    /// Publishes the core's counters.
+    pub fn publish(&self, stats: &CoreStats) {
+        for (counter, value) in self.core.iter().zip(values(stats)) {
+            counter.store(value, Ordering::Relaxed);
+        }
+    }
+
+    fn json(&self, shard: usize, ring: Option<&RingStats>) -> Value {
+        let core = CORE.iter().zip(&self.core);
+        let mut fields = json!({ "shard": shard });
+        for (name, counter) in core {
+            fields[name] = counter.load(Ordering::Relaxed).into();
+        }
+        if let Some(ring) = ring.map(RingStats::snapshot) {
+            fields["enters"] = ring.enters.into();
+            fields["other_calls"] = ring.other_calls.into();
+            fields["turns"] = ring.turns.into();
+            fields["commits"] = ring.commits.into();
+            fields["commit_ns"] = ring.commit_ns.into();
+            fields["busy_ns"] = ring.busy_ns.into();
+            fields["connections"] = ring.connections.into();
+            fields["received_bytes"] = ring.received_bytes.into();
+            fields["sent_bytes"] = ring.sent_bytes.into();
+            fields["span_bytes"] = ring.span_bytes.into();
+        }
+        fields
+    }
+}
+
+/// One shard as the reporter sees it: its core's counters, and its driver's if that has any.
+pub type Source = (Arc<ShardCounters>, Option<Arc<RingStats>>);
+
+/// The line for `shards`, in their order: CPU seconds of the process and every shard's counters since start.
+#[must_use]
+pub fn line(shards: &[Source]) -> String {
+    let time = clock_gettime(ClockId::ProcessCPUTime);
+    let cpu_s = time.tv_sec as f64 + time.tv_nsec as f64 / 1e9;
+    let shards: Vec<Value> = shards
+        .iter()
+        .enumerate()
+        .map(|(shard, (core, ring))| core.json(shard, ring.as_deref()))
+        .collect();
+    format!("{MARK}{}", json!({ "cpu_s": cpu_s, "shards": shards }))
+}
+
+/// From now on SIGUSR1 writes the line to standard error.
+///
+/// # Errors
+/// The handler or the thread that waits for it cannot be set up.
+pub fn on_signal(shards: Vec<Source>) -> io::Result<()> {
+    let mut signals = Signals::new([SIGUSR1])?;
+    std::thread::Builder::new()
+        .name("counters".into())
+        .spawn(move || {
+            for _ in signals.forever() {
+                // Standard error may be closed; nobody reads the line then.
+                let _ = writeln!(io::stderr().lock(), "{}", line(&shards));
+            }
+        })?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_line_holds_every_shard_s_counters_as_json() {
+        let shards: Vec<Source> = (0..2)
+            .map(|_| (Arc::default(), Some(Arc::default())))
+            .collect();
+        shards[1].0.publish(&CoreStats {
+            batches: 3,
+            duplicates: 9,
+            ..CoreStats::default()
+        });
+        let line = line(&shards);
+        let json: Value = serde_json::from_str(line.strip_prefix(MARK).unwrap()).unwrap();
+        assert!(json["cpu_s"].as_f64().is_some());
+        assert_eq!(json["shards"][0]["batches"], 0);
+        assert_eq!(json["shards"][1]["shard"], 1);
+        assert_eq!(json["shards"][1]["batches"], 3);
+        assert_eq!(json["shards"][1]["duplicates"], 9);
+        assert_eq!(json["shards"][1]["enters"], 0);
+    }
+}
