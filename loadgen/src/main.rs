@@ -1,5 +1,6 @@
 //! `ringlog-load`: see `ringlog-load --help`.
 
+use std::io::{self, Write};
 use std::process::ExitCode;
 use std::sync::atomic::AtomicBool;
 
@@ -17,7 +18,7 @@ fn main() -> ExitCode {
     let cli = Cli::parse();
     let outcome = match &cli.command {
         Command::Sweep(command) => sweep::sweep(command).map(|(text, well)| {
-            println!("{text}");
+            print(&text);
             well
         }),
         Command::Check(command) => run_check(command),
@@ -40,22 +41,20 @@ fn main() -> ExitCode {
 
 fn run_load(request: &Request) -> Result<bool, String> {
     let result = run::run(&request.options).map_err(|error| error.to_string())?;
-    if request.json {
-        println!("{}", report::json(&request.options, &result));
-    } else {
-        println!("{}", report::table(&request.options, &result));
-    }
+    print(&match request.json {
+        true => report::json(&request.options, &result).to_string(),
+        false => report::table(&request.options, &result),
+    });
     Ok(report::is_well(&result, request.tolerate_errors))
 }
 
 fn run_check(command: &CheckCommand) -> Result<bool, String> {
     let result = check::check(&command.ack_log, command.bootstrap.as_deref())
         .map_err(|error| error.to_string())?;
-    if command.json {
-        println!("{}", report::check_json(&result));
-    } else {
-        println!("{}", report::check_table(&result));
-    }
+    print(&match command.json {
+        true => report::check_json(&result).to_string(),
+        false => report::check_table(&result),
+    });
     Ok(result.is_clean())
 }
 
@@ -64,8 +63,16 @@ fn run_null_sink(command: &NullSinkCommand) -> Result<bool, String> {
     let store = Discard::new(command.fetch_batch_records, command.fetch_record_size);
     let mut sink = NullSink::bind(&format!("127.0.0.1:{}", command.port), store)
         .map_err(|error| format!("port {}: {error}", command.port))?;
-    println!("null sink at {}, until it is killed", sink.address());
+    print(&format!(
+        "null sink at {}, until it is killed",
+        sink.address()
+    ));
     sink.run(&AtomicBool::new(false))
         .map_err(|error| error.to_string())?;
     Ok(true)
+}
+
+/// Prints a line. A reader that has gone (`| head`) is no reason to fail.
+fn print(text: &str) {
+    let _ = writeln!(io::stdout().lock(), "{text}");
 }

@@ -1,6 +1,7 @@
 //! Non-blocking connections and waiting for many of them.
 
 use std::collections::VecDeque;
+use std::fs::File;
 use std::io::{self, IoSlice, Read, Write};
 use std::mem::MaybeUninit;
 use std::net::TcpStream;
@@ -128,27 +129,19 @@ impl SendQueue {
         self.sent = 0;
     }
 
-    fn flush(&mut self, mut to: impl Write, ring: Option<&TemplateRing>) -> io::Result<u64> {
+    /// Sends what `to` takes; `send_file` is called with the place and length of large bodies in the ring's file.
+    fn flush(
+        &mut self,
+        mut to: impl Write,
+        ring: Option<&TemplateRing>,
+        mut send_file: impl FnMut(&File, u64, usize) -> io::Result<usize>,
+    ) -> io::Result<u64> {
         let mut total = 0;
         while !self.segments.is_empty() {
             let written = {
-                let mut slices = [IoSlice::new(&[]); SLICES_MAX];
-                let mut used = 0;
-                for segment in self.segments.iter().take(SLICES_MAX) {
-                    let bytes = match segment {
-                        Segment::Own(range) => &self.bytes[range.clone()],
-                        Segment::Body(index) => {
-                            ring.map_or(&[][..], |ring| ring.templates[*index].body())
-                        }
-                    };
-                    let skip = if used == 0 { self.sent } else { 0 };
-                    slices[used] = IoSlice::new(&bytes[skip..]);
-                    used += 1;
-                }
-                let result = if used == 1 {
-                    to.write(&slices[0])
-                } else {
-                    to.write_vectored(&slices[..used])
+                let result = match self.front_in_file(ring) {
+                    Some((file, offset, length)) => send_file(file, offset, length),
+                    None => self.write_slices(&mut to, ring),
                 };
                 match result {
                     Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
@@ -163,6 +156,38 @@ impl SendQueue {
         }
         self.clear();
         Ok(total)
+    }
+
+    /// Place and length of what is left of the first segment, if it is a body in the ring's file.
+    fn front_in_file<'a>(&self, ring: Option<&'a TemplateRing>) -> Option<(&'a File, u64, usize)> {
+        let Some(Segment::Body(index)) = self.segments.front() else {
+            return None;
+        };
+        let ring = ring?;
+        let template = &ring.templates[*index];
+        let file = ring.bodies.as_ref()?;
+        let offset = template.file_offset() + self.sent as u64;
+        Some((file, offset, template.body().len() - self.sent))
+    }
+
+    fn write_slices(&self, to: &mut impl Write, ring: Option<&TemplateRing>) -> io::Result<usize> {
+        let mut slices = [IoSlice::new(&[]); SLICES_MAX];
+        let mut used = 0;
+        for segment in self.segments.iter().take(SLICES_MAX) {
+            let bytes = match segment {
+                Segment::Own(range) => &self.bytes[range.clone()],
+                Segment::Body(_) if ring.is_some_and(|ring| ring.bodies.is_some()) => break,
+                Segment::Body(index) => ring.map_or(&[][..], |ring| ring.templates[*index].body()),
+            };
+            let skip = if used == 0 { self.sent } else { 0 };
+            slices[used] = IoSlice::new(&bytes[skip..]);
+            used += 1;
+        }
+        if used == 1 {
+            to.write(&slices[0])
+        } else {
+            to.write_vectored(&slices[..used])
+        }
     }
 
     fn advance(&mut self, written: usize, ring: Option<&TemplateRing>) {
@@ -321,7 +346,15 @@ impl Link {
     /// As the system says; a full socket is no error.
     pub fn flush(&mut self, ring: Option<&TemplateRing>) -> io::Result<u64> {
         self.send.claim();
-        self.send.flush(&self.stream, ring)
+        self.send
+            .flush(&self.stream, ring, |file, mut offset, length| {
+                Ok(rustix::fs::sendfile(
+                    &self.stream,
+                    file,
+                    Some(&mut offset),
+                    length,
+                )?)
+            })
     }
 
     /// Reads once. `None` if there is nothing now; the flag says whether more may wait.
@@ -376,6 +409,7 @@ mod tests {
                             step,
                         },
                         None,
+                        |_, _, _| unreachable!("no ring, no file"),
                     )
                     .unwrap();
             }

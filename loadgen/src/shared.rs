@@ -12,7 +12,7 @@ use crate::verify::Findings;
 /// How long a broken connection waits before it is tried again.
 pub(crate) const RECONNECT_PAUSE: Duration = Duration::from_millis(100);
 /// Longest a connection attempt may hold up its thread.
-pub(crate) const CONNECT_TIMEOUT: Duration = Duration::from_millis(500);
+pub(crate) const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Maps the monotonic clock to time since 1970, the same way for the whole run.
 #[derive(Debug, Clone, Copy)]

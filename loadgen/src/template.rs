@@ -1,6 +1,8 @@
 //! Batches made once and sent many times. What changes from send to send (time, producer, sequence) lies in the
 //! header, whose part of the checksum is recomputed alone; only stamped batches are copied and patched inside.
 
+use std::fs::File;
+use std::io::{self, Write};
 use std::sync::Arc;
 
 use ringlog_engine::batch::{
@@ -16,6 +18,8 @@ use crate::stamp::{STAMP_LEN, STAMP_MAGIC, Stamp};
 
 /// Bytes of generated batches to aim for: enough to differ, few enough to stay in a core's cache.
 const RING_LEN_TARGET: usize = 1 << 20;
+/// Bodies from this size on are sent from a memory file.
+pub const SENDFILE_LEN_MIN: usize = 32 << 10;
 const RING_COUNT_MIN: usize = 4;
 const RING_COUNT_MAX: usize = 256;
 /// Where the checksum's range starts in a batch.
@@ -30,6 +34,9 @@ pub enum TemplateError {
     /// A batch does not compress.
     #[error(transparent)]
     Codec(#[from] CodecError),
+    /// No memory file for large bodies.
+    #[error("memory file for batches: {0}")]
+    MemoryFile(#[from] io::Error),
 }
 
 /// What changes from send to send.
@@ -74,9 +81,17 @@ pub struct Template {
     pub value_bytes: u64,
     /// Bytes of the body before compression.
     pub uncompressed_len: usize,
+    /// Where `body` begins in [`TemplateRing::bodies`].
+    file_offset: u64,
 }
 
 impl Template {
+    /// Where the body begins in [`TemplateRing::bodies`].
+    #[must_use]
+    pub fn file_offset(&self) -> u64 {
+        self.file_offset
+    }
+
     /// Everything after the header.
     #[must_use]
     pub fn body(&self) -> &[u8] {
@@ -165,6 +180,8 @@ pub struct TemplateRing {
     pub payloads: Vec<Vec<u8>>,
     /// Codec of the batches.
     pub codec: Compression,
+    /// All bodies in a memory file, if they are large: the kernel sends from its pages without copying them.
+    pub bodies: Option<File>,
 }
 
 impl TemplateRing {
@@ -187,10 +204,12 @@ impl TemplateRing {
             templates.push(finish(spec, codec, builder, &values, &mut shifts)?);
             next = end;
         }
+        let bodies = memory_file(&mut templates)?;
         Ok(Self {
             templates,
             payloads,
             codec,
+            bodies,
         })
     }
 
@@ -223,6 +242,24 @@ impl TemplateRing {
     pub fn payload(&self, sequence: u64) -> &[u8] {
         &self.payloads[(sequence % self.payloads.len() as u64) as usize]
     }
+}
+
+/// Writes the bodies into a memory file, unless all are small or stamped, and notes where each begins.
+fn memory_file(templates: &mut [Template]) -> io::Result<Option<File>> {
+    let large =
+        |template: &Template| template.stamps.is_empty() && template.body.len() >= SENDFILE_LEN_MIN;
+    if !templates.iter().any(large) {
+        return Ok(None);
+    }
+    let flags = rustix::fs::MemfdFlags::CLOEXEC;
+    let mut file = File::from(rustix::fs::memfd_create("ringlog-load-batches", flags)?);
+    let mut offset = 0;
+    for template in templates {
+        template.file_offset = offset;
+        file.write_all(&template.body)?;
+        offset += template.body.len() as u64;
+    }
+    Ok(Some(file))
 }
 
 /// How many generated records make a ring of whole batches.
@@ -345,6 +382,7 @@ fn finish(
             codec,
         )?,
         uncompressed_len,
+        file_offset: 0,
         header,
         body,
     })

@@ -184,6 +184,33 @@ fn a_closed_loop_counts_what_the_sink_took() {
 }
 
 #[test]
+fn batches_of_every_size_arrive_whole() {
+    // The store checks every batch's checksum and length.
+    for (bytes, codec) in [
+        (3_000, "none"),
+        (20_000, "none"),
+        (300_000, "none"),
+        (150_000, "zstd"),
+    ] {
+        let server = Server::start(Keep::new(Fault::None));
+        let result = server.run(&format!(
+            "produce -t sizes --partitions 3 --rate 20000 --connections 2 --in-flight 3 --warmup 0 -d 0.3 \
+             --partitions-per-request 2 --batch-bytes {bytes} --compression {codec}"
+        ));
+        assert_eq!(result.error_count(), 0, "{bytes} {codec}");
+        let sent = result.produce.unwrap().total;
+        let read = server.run("consume -t sizes --until end --check-crc");
+        assert_eq!(read.error_count(), 0);
+        let read = read.consume.unwrap().total;
+        assert!(sent.records > 0);
+        assert_eq!(
+            (read.records, read.batch_bytes),
+            (sent.records, sent.batch_bytes)
+        );
+    }
+}
+
+#[test]
 fn an_open_loop_keeps_its_rate() {
     let server = Server::start(Discard::new(10, 100));
     let result = server

@@ -48,6 +48,8 @@ struct Stream {
 struct FlightPart {
     partition: Partition,
     template: u32,
+    /// Length of the batch in bytes, as sent.
+    batch_len: u32,
     first_sequence: u64,
 }
 
@@ -253,7 +255,7 @@ impl Connection {
                 timestamp_ms: (sent_unix_ns / 1_000_000) as i64,
                 producer: (self.producer.0, self.producer.1, base_sequence),
             };
-            if options.payload.stamped {
+            let batch_len = if options.payload.stamped {
                 produce::put_partition(out, partition.index, 0);
                 let at = out.len();
                 let stamp = StampBatch {
@@ -267,8 +269,9 @@ impl Connection {
                 template
                     .put_stamped(out, send, &stamp, options.codec, &mut context.scratch)
                     .map_err(|error| format!("CODEC ({error})"))?;
-                let length = (out.len() - at) as i32;
-                out[at - 4..at].copy_from_slice(&length.to_be_bytes());
+                let length = out.len() - at;
+                out[at - 4..at].copy_from_slice(&(length as i32).to_be_bytes());
+                length
             } else {
                 produce::put_partition(out, partition.index, template.batch_len());
                 template.put_header(out, send);
@@ -278,10 +281,12 @@ impl Connection {
                     link.send.push_body(stream.template as usize);
                     elsewhere += template.body().len();
                 }
-            }
+                template.batch_len()
+            };
             parts.push(FlightPart {
                 partition: *partition,
                 template: stream.template,
+                batch_len: batch_len as u32,
                 first_sequence: stream.sequence,
             });
             records += u64::from(template.records);
@@ -409,7 +414,7 @@ fn count_batch(context: &mut Context, part: &FlightPart) {
     let counts = &mut context.counter.counts;
     counts.batches += 1;
     counts.records += u64::from(template.records);
-    counts.batch_bytes += template.batch_len() as u64;
+    counts.batch_bytes += u64::from(part.batch_len);
     counts.value_bytes += template.value_bytes;
 }
 
