@@ -4,6 +4,7 @@ mod admin;
 mod membership;
 mod offsets;
 mod records;
+mod sim;
 mod static_members;
 
 use std::collections::BTreeMap;
