@@ -348,7 +348,8 @@ impl Group {
 
     /// Whether a member with these protocols may join.
     pub(super) fn supports(&self, protocol_type: &StrBytes, protocols: &[Protocol]) -> bool {
-        if self.is_in(State::Empty) {
+        // A rebalance that lost all its members puts no condition on the next one.
+        if self.is_in(State::Empty) || self.members.is_empty() {
             return !protocol_type.is_empty() && !protocols.is_empty();
         }
         self.protocol_type.as_ref() == Some(protocol_type)

@@ -259,6 +259,18 @@ fn the_protocol_all_support_and_most_prefer_is_chosen() {
 }
 
 #[test]
+fn a_rebalance_that_lost_all_its_members_lets_the_next_one_in() {
+    let mut rig = Rig::new();
+    let ids = rig.stable_group("g", 1);
+    let next = rig.member_id("g");
+    assert_eq!(rig.leave("g", &ids[0]), 0);
+    let join = rig.join(9, &join_request("g", &next));
+    rig.pass(10_000);
+    let answer = rig.join_answer(join);
+    assert_eq!((answer.error_code, &answer.leader), (0, &next));
+}
+
+#[test]
 fn requests_outside_the_limits_are_refused() {
     let mut rig = Rig::with(GroupsConfig {
         group_size_max: 1,

@@ -176,8 +176,12 @@ impl World {
     fn reconnect(&mut self, client: usize) {
         self.conns += 1;
         let client = &mut self.clients[client];
-        // The old connection's responses are lost; what it sent may still arrive.
+        // The old connection's responses are lost; what it sent may still arrive. Not so commits: one that arrives
+        // behind a newer one takes the offset back, which is the client's doing.
         self.responses.remove(&client.conn);
+        if let Some(sent) = self.requests.get_mut(&client.conn) {
+            sent.retain(|(_, _, ask)| !matches!(ask, Ask::Commit(_)));
+        }
         client.conn = self.conns;
         client.awaiting = None;
         match client.phase {
@@ -223,7 +227,10 @@ impl World {
         self.collect();
         self.answer();
         let groups = self.coordinator.groups.values();
-        assert_eq!(self.coordinator.bytes(), groups.map(super::super::group::Group::bytes).sum::<usize>());
+        assert_eq!(
+            self.coordinator.bytes(),
+            groups.map(super::super::group::Group::bytes).sum::<usize>()
+        );
     }
 
     fn faults(&mut self) {
@@ -380,8 +387,15 @@ impl World {
             if join.skip_assignment {
                 self.leaders.insert(key, join.leader.clone());
             }
-            let leader = self.leaders.entry(key).or_insert_with(|| join.leader.clone());
-            assert_eq!(*leader, join.leader, "seed {}: one leader a generation", self.seed);
+            let leader = self
+                .leaders
+                .entry(key)
+                .or_insert_with(|| join.leader.clone());
+            assert_eq!(
+                *leader, join.leader,
+                "seed {}: one leader a generation",
+                self.seed
+            );
             let is_leader = join.leader == join.member_id;
             assert_eq!(is_leader, !join.members.is_empty(), "seed {}", self.seed);
             assert!(join.generation_id <= group.generation);
@@ -481,13 +495,19 @@ impl World {
         for &partition in &response.assignment {
             let key = (state.generation, i32::from(partition));
             let owner = self.owners.entry(key).or_insert_with(|| name.to_string());
-            assert_eq!(*owner, name.as_str(), "seed {}: one owner of {key:?}", self.seed);
+            assert_eq!(
+                *owner,
+                name.as_str(),
+                "seed {}: one owner of {key:?}",
+                self.seed
+            );
         }
         let owned = response.assignment.iter();
         state.owned = owned.map(|&partition| (i32::from(partition), 0)).collect();
         state.phase = Phase::Fetching;
         let mut group = kafka_wire::offset_fetch_request::OffsetFetchRequestGroup::default();
         group.group_id = GROUP.into();
+        group.topics = None;
         let mut request = OffsetFetchRequest::default();
         request.groups = vec![group];
         self.ask(client, Ask::Fetch(request));
@@ -525,7 +545,12 @@ impl World {
             offset.map_or(0, |offset| offset.offset)
         };
         for (partition, acked) in &self.acked {
-            assert!(offset(partition) >= *acked, "seed {}: lost a commit", self.seed);
+            let (seed, now_ms) = (self.seed, self.now_ms);
+            assert!(
+                offset(partition) >= *acked,
+                "seed {seed}, {now_ms} ms: partition {partition} is at {}, {acked} was acknowledged",
+                offset(partition)
+            );
         }
         for (partition, seen) in &self.seen {
             assert!(offset(partition) >= *seen, "seed {}: went back", self.seed);
@@ -553,7 +578,12 @@ impl World {
         assert_eq!(owned, all, "seed {}", self.seed);
         let group = &self.coordinator.groups[&StrBytes::from(GROUP)];
         assert_eq!(group.members().len(), alive.len(), "seed {}", self.seed);
-        assert_eq!(self.coordinator.timers.len(), alive.len(), "seed {}: only sessions are timed", self.seed);
+        assert_eq!(
+            self.coordinator.timers.len(),
+            alive.len(),
+            "seed {}: only sessions are timed",
+            self.seed
+        );
     }
 }
 
