@@ -105,6 +105,9 @@ impl Target {
     }
 }
 
+/// Attempts to make room in the submission queue.
+const ROUNDS_FOR_ROOM: usize = 8;
+
 /// How long [`Ring::enter`] waits for a completion.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Wait {
@@ -135,6 +138,8 @@ pub(super) struct Ring<'a> {
     cq: CompletionQueue<'a>,
     no_iowait: bool,
     enters: u64,
+    /// Completions taken while room was made for submissions.
+    early: Vec<Done>,
 }
 
 impl<'a> Ring<'a> {
@@ -151,6 +156,7 @@ impl<'a> Ring<'a> {
             cq,
             no_iowait,
             enters: 0,
+            early: Vec::new(),
         }
     }
 
@@ -186,10 +192,24 @@ impl<'a> Ring<'a> {
     }
 
     fn make_room(&mut self, entries: usize) -> io::Result<()> {
-        if self.sq.capacity() - self.sq.len() < entries {
+        // The kernel refuses submissions as long as it has no place for completions. A few rounds are enough
+        // unless it refuses for good, which the push then reports.
+        for _ in 0..ROUNDS_FOR_ROOM {
+            if self.has_room(entries) {
+                return Ok(());
+            }
             self.enter(Wait::No)?;
+            if !self.has_room(entries) {
+                let mut early = std::mem::take(&mut self.early);
+                self.take(&mut early);
+                self.early = early;
+            }
         }
         Ok(())
+    }
+
+    fn has_room(&self, entries: usize) -> bool {
+        self.sq.capacity() - self.sq.len() >= entries
     }
 
     /// Submits what is queued and waits for a completion as `wait` says. Returns early when interrupted.
@@ -201,6 +221,7 @@ impl<'a> Ring<'a> {
             flags |= EnterFlags::NO_IOWAIT;
         }
         let (want, timeout) = match wait {
+            _ if !self.early.is_empty() => (0, None),
             Wait::No => (0, None),
             Wait::For(ns) => (1, Some(timespec(ns))),
             Wait::Forever => (1, None),
@@ -229,6 +250,11 @@ impl<'a> Ring<'a> {
 
     /// Appends all completions there are to `into`.
     pub(super) fn reap(&mut self, into: &mut Vec<Done>) {
+        into.append(&mut self.early);
+        self.take(into);
+    }
+
+    fn take(&mut self, into: &mut Vec<Done>) {
         self.cq.sync();
         into.extend((&mut self.cq).map(|entry| Done {
             token: Token::unpack(entry.user_data()),
@@ -254,6 +280,35 @@ pub(super) fn errno(result: i32) -> Option<i32> {
 mod tests {
     use super::*;
     use io_uring::opcode;
+
+    #[test]
+    fn nothing_is_lost_when_both_queues_are_full() {
+        let mut ring = create(4, 8).unwrap();
+        let mut ring = Ring::new(&mut ring);
+        for index in 0..5000 {
+            let token = Token::new(Kind::Disk, index).pack();
+            let entries = [
+                opcode::Nop::new().build().user_data(token),
+                opcode::Nop::new().build().user_data(token),
+            ];
+            // SAFETY: names no memory.
+            unsafe { ring.push_chain(&entries) }.unwrap();
+        }
+        let mut done = Vec::new();
+        while done.len() < 10_000 {
+            let before = done.len();
+            ring.enter(Wait::For(1_000_000_000)).unwrap();
+            ring.reap(&mut done);
+            assert!(done.len() > before, "{before} of 10000");
+        }
+        let mut seen: Vec<u32> = done.iter().map(|done| done.token.index).collect();
+        seen.sort_unstable();
+        assert!(
+            seen.iter()
+                .enumerate()
+                .all(|(n, &index)| n as u32 / 2 == index)
+        );
+    }
 
     #[test]
     fn tokens_survive_the_kernel_and_waits_end() {

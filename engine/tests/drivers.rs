@@ -1,4 +1,4 @@
-//! The core on the ring driver, with real sockets and a real disk: what was acknowledged is there, while running and
+//! The core on the real drivers, with real sockets and a real disk: what was acknowledged is there, while running and
 //! after a restart.
 #![allow(clippy::unwrap_used)]
 
@@ -15,6 +15,7 @@ use std::time::Duration;
 use mini::{APPEND, BUSY, FETCH, HEAD, Mini, OK, answer, catalog, request};
 use ringlog_engine::batch::{BatchBuilder, NewRecord};
 use ringlog_engine::core::{Core, CoreConfig, Durability, LogConfig, Mutations};
+use ringlog_engine::id::Now;
 use ringlog_engine::recovery::{RecoveryOptions, recover};
 use ringlog_engine::ring::{
     RealDisk, RingConfig, RingStats, ShardInputs, Shutdown, SpanPath, now, spawn_shard,
@@ -30,11 +31,23 @@ struct Server {
     thread: JoinHandle<()>,
 }
 
-/// How cold data is read.
+/// How cold data is read, and by which driver.
 #[derive(Clone, Copy, Debug)]
 struct Cold {
     spans: Option<SpanPath>,
     direct: bool,
+    glommio: bool,
+}
+
+impl Cold {
+    const fn new(spans: Option<SpanPath>, direct: bool) -> Self {
+        let glommio = false;
+        Self {
+            spans,
+            direct,
+            glommio,
+        }
+    }
 }
 
 fn core_config() -> CoreConfig {
@@ -79,22 +92,50 @@ fn start(dir: &Path, cold: Cold) -> Server {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     let shutdown = Shutdown::new();
-    let (_, inputs) = ShardInputs::new(listener, shutdown.clone()).unwrap();
-    let stats = inputs.stats();
-    let mut ring = RingConfig::new(dir.to_owned(), 0);
-    ring.span_path = cold.spans.unwrap_or_default();
     let (run, partitions) = (recovered.run, recovered.partitions);
-    let thread = spawn_shard(ring, inputs, move |now| {
+    let make = move |now| {
         let core = Core::new(config, run, partitions, now);
         Shard::new(core, Mini::new(cold.spans.is_some()))
-    })
-    .unwrap();
+    };
+    let (stats, thread) = if cold.glommio {
+        on_glommio(dir, listener, &shutdown, make)
+    } else {
+        let (_, inputs) = ShardInputs::new(listener, shutdown.clone()).unwrap();
+        let mut ring = RingConfig::new(dir.to_owned(), 0);
+        ring.span_path = cold.spans.unwrap_or_default();
+        (inputs.stats(), spawn_shard(ring, inputs, make).unwrap())
+    };
     Server {
         address,
         shutdown,
         stats,
         thread,
     }
+}
+
+type Running = (Arc<RingStats>, JoinHandle<()>);
+
+#[cfg(feature = "glommio")]
+fn on_glommio(
+    dir: &Path,
+    listener: TcpListener,
+    shutdown: &Shutdown,
+    make: impl FnOnce(Now) -> Shard<Mini> + Send + 'static,
+) -> Running {
+    use ringlog_engine::glommio::{GlommioConfig, ShardInputs, spawn_shard};
+    let (_, inputs) = ShardInputs::new(listener, shutdown.clone()).unwrap();
+    let config = GlommioConfig::new(dir.to_owned(), 0);
+    (inputs.stats(), spawn_shard(config, inputs, make).unwrap())
+}
+
+#[cfg(not(feature = "glommio"))]
+fn on_glommio(
+    _: &Path,
+    _: TcpListener,
+    _: &Shutdown,
+    _: impl FnOnce(Now) -> Shard<Mini> + Send + 'static,
+) -> Running {
+    panic!("built without glommio")
 }
 
 impl Server {
@@ -196,16 +237,22 @@ fn check_all(server: &Server, count: u64) {
 #[test]
 fn what_is_acknowledged_is_there_by_every_read_path_and_after_restarts() {
     let dir = tempfile::tempdir_in("/var/tmp").unwrap();
-    let ways = [
-        (Some(SpanPath::Sendfile), false),
-        (Some(SpanPath::Splice), false),
-        (None, false),
-        (None, true),
+    let mut ways = vec![
+        Cold::new(Some(SpanPath::Sendfile), false),
+        Cold::new(Some(SpanPath::Splice), false),
+        Cold::new(None, false),
+        Cold::new(None, true),
     ];
+    if cfg!(feature = "glommio") {
+        ways.extend([false, true].map(|direct| Cold {
+            glommio: true,
+            ..Cold::new(None, direct)
+        }));
+    }
     // More than journal and memory together, so that most of it is read from segments.
     let (mut written, count) = (0, 60);
-    for (spans, direct) in ways {
-        let server = start(dir.path(), Cold { spans, direct });
+    for cold in ways {
+        let server = start(dir.path(), cold);
         check_all(&server, written);
         produce_all(&server, written, count);
         written += count;
@@ -213,7 +260,7 @@ fn what_is_acknowledged_is_there_by_every_read_path_and_after_restarts() {
         let stats = server.stats.snapshot();
         assert!(stats.commits > 0);
         if written > count {
-            assert_eq!(stats.span_bytes > 0, spans.is_some(), "{spans:?}");
+            assert_eq!(stats.span_bytes > 0, cold.spans.is_some(), "{cold:?}");
         }
         server.stop();
     }
@@ -236,10 +283,8 @@ fn end_badly(way: &str, dir: &Path) {
     };
     signal_hook::flag::register(libc::SIGXFSZ, Arc::default()).unwrap();
     rustix::process::setrlimit(rustix::process::Resource::Fsize, limit).unwrap();
-    let cold = Cold {
-        spans: None,
-        direct: false,
-    };
+    let mut cold = Cold::new(None, false);
+    cold.glommio = way == "fatal in glommio";
     start(dir, cold).thread.join().unwrap();
 }
 
