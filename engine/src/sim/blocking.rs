@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use super::disk::{SimDisk, assert_blocks};
+use super::disk::SimDisk;
+use super::rules::assert_blocks;
 use super::tree::NodeId;
 use crate::buf::BLOCK;
 use crate::disk::{Disk, DiskError, DiskFile, EntryKind, OpenMode};

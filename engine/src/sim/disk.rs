@@ -1,6 +1,5 @@
 //! The simulated disk as a driver of cores: operations go in, completions come out later, in any order, and a crash
-//! may come between. It also polices what the engine promises about its use of the disk; breaking such a rule
-//! panics, with a message that begins with "disk rule".
+//! may come between.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -76,17 +75,17 @@ impl Default for DiskConfig {
 }
 
 #[derive(Debug)]
-struct Handle {
-    node: NodeId,
-    mode: OpenMode,
-    is_segment: bool,
+pub(super) struct Handle {
+    pub(super) node: NodeId,
+    pub(super) mode: OpenMode,
+    pub(super) is_segment: bool,
 }
 
 /// An operation between submission and completion.
 #[derive(Debug)]
-struct Flight {
-    shard: u32,
-    op: Op,
+pub(super) struct Flight {
+    pub(super) shard: u32,
+    pub(super) op: Op,
     /// What had happened when it was submitted: all that a sync covers.
     horizon: u64,
 }
@@ -99,13 +98,13 @@ pub struct SimDisk {
     config: DiskConfig,
     /// What goes wrong from now on.
     pub faults: Faults,
-    flights: BTreeMap<(u64, u64), Flight>,
+    pub(super) flights: BTreeMap<(u64, u64), Flight>,
     next_ticket: u64,
-    handles: BTreeMap<(u32, FileId), Handle>,
+    pub(super) handles: BTreeMap<(u32, FileId), Handle>,
     used_ids: BTreeSet<(u32, OpId)>,
-    used_files: BTreeSet<(u32, FileId)>,
+    pub(super) used_files: BTreeSet<(u32, FileId)>,
     /// Segment blocks written in this run: each once.
-    written: BTreeSet<(NodeId, u64)>,
+    pub(super) written: BTreeSet<(NodeId, u64)>,
 }
 
 impl SimDisk {
@@ -237,129 +236,6 @@ impl SimDisk {
         }
     }
 
-    // --- rules ---
-
-    fn handle(&self, shard: u32, file: FileId) -> &Handle {
-        match self.handles.get(&(shard, file)) {
-            Some(handle) => handle,
-            None => panic!("disk rule: {file:?} of shard {shard} is not open"),
-        }
-    }
-
-    fn check(&mut self, shard: u32, op: &Op) {
-        if let Some(file) = file_of(&op.kind)
-            && !matches!(op.kind, OpKind::Open { .. } | OpKind::CreateZeroed { .. })
-        {
-            let open = self.handles.contains_key(&(shard, file));
-            assert!(
-                open,
-                "disk rule: file of {op:?} of shard {shard} is not open"
-            );
-        }
-        match &op.kind {
-            OpKind::Open { file, .. } | OpKind::CreateZeroed { file, .. } => assert!(
-                self.used_files.insert((shard, *file)),
-                "disk rule: file handle used twice: {op:?}"
-            ),
-            OpKind::Close { file } => {
-                self.handle(shard, *file);
-                let busy = self
-                    .flights
-                    .values()
-                    .find(|f| f.shard == shard && file_of(&f.op.kind) == Some(*file));
-                assert!(
-                    busy.is_none(),
-                    "disk rule: {op:?} while {busy:?} is in flight"
-                );
-            }
-            OpKind::Write {
-                file, offset, data, ..
-            } => self.check_write(shard, *file, *offset, data),
-            OpKind::Read {
-                file,
-                offset,
-                len,
-                buf,
-            } => {
-                let handle = self.handle(shard, *file);
-                assert!(
-                    handle.mode != OpenMode::WriteDirect && *len <= buf.capacity() && *len > 0,
-                    "disk rule: bad read {op:?} of a file opened {:?}",
-                    handle.mode
-                );
-                if handle.mode == OpenMode::ReadDirect {
-                    assert_blocks(*offset, *len);
-                }
-                self.check_overlap(handle.node, *offset, *len as u64, false);
-                assert!(
-                    *offset < self.tree.file(handle.node).size() || !handle.is_segment,
-                    "disk rule: {op:?} reads past the file's end"
-                );
-            }
-            OpKind::Sync { file } => drop(self.handle(shard, *file)),
-            OpKind::Truncate { file, .. } | OpKind::Allocate { file, .. } => {
-                let mode = self.handle(shard, *file).mode;
-                assert_eq!(mode, OpenMode::WriteDirect, "disk rule: {op:?}");
-            }
-            _ => {}
-        }
-        if let OpKind::CreateZeroed { len, .. } = &op.kind {
-            assert!(
-                *len > 0 && len.is_multiple_of(BLOCK_U64),
-                "disk rule: {op:?}"
-            );
-        }
-    }
-
-    fn check_write(&mut self, shard: u32, file: FileId, offset: u64, data: &[u8]) {
-        let handle = self.handle(shard, file);
-        let (node, is_segment) = (handle.node, handle.is_segment);
-        assert_eq!(
-            handle.mode,
-            OpenMode::WriteDirect,
-            "disk rule: write to a file opened to read"
-        );
-        assert_blocks(offset, data.len());
-        assert!(
-            !data.is_empty() && data.as_ptr().addr().is_multiple_of(BLOCK),
-            "disk rule: write of unaligned memory"
-        );
-        self.check_overlap(node, offset, data.len() as u64, true);
-        if is_segment {
-            for block in offset / BLOCK_U64..(offset + data.len() as u64) / BLOCK_U64 {
-                assert!(
-                    self.written.insert((node, block)),
-                    "disk rule: segment block {block} written twice in a run"
-                );
-            }
-        }
-    }
-
-    /// No write may overlap anything else in flight on the same blocks.
-    fn check_overlap(&self, node: NodeId, offset: u64, len: u64, is_write: bool) {
-        for flight in self.flights.values() {
-            let (file, at, bytes, writes) = match &flight.op.kind {
-                OpKind::Write {
-                    file, offset, data, ..
-                } => (*file, *offset, data.len() as u64, true),
-                OpKind::Read {
-                    file, offset, len, ..
-                } => (*file, *offset, *len as u64, false),
-                _ => continue,
-            };
-            if !(is_write || writes) || self.handle(flight.shard, file).node != node {
-                continue;
-            }
-            let end = (offset + len).next_multiple_of(BLOCK_U64);
-            let other_end = (at + bytes).next_multiple_of(BLOCK_U64);
-            let apart = end <= at - at % BLOCK_U64 || other_end <= offset - offset % BLOCK_U64;
-            assert!(
-                apart,
-                "disk rule: {offset}+{len} overlaps {flight:?}, which is in flight"
-            );
-        }
-    }
-
     // --- effects ---
 
     fn carry_out(&mut self, flight: Flight) -> Completion {
@@ -403,6 +279,10 @@ impl SimDisk {
             }
             kind => (self.meta(shard, kind), Returned::Nothing),
         };
+        if result.is_err() {
+            // A round that failed is done again, block by block.
+            self.written.clear();
+        }
         Completion {
             id: op.id,
             result,
@@ -421,7 +301,6 @@ impl SimDisk {
         let full = !self.has_room(node, offset, data.len() as u64);
         if full || self.rng.ppm(self.faults.write_ppm) {
             self.write_part(node, offset, data);
-            self.written.retain(|&(n, _)| n != node);
             return Err(if full {
                 DiskError::NO_SPACE
             } else {
@@ -467,14 +346,8 @@ impl SimDisk {
         match (node, failed) {
             (Some(node), false) => self.tree.sync_node(node, horizon),
             (None, false) => self.tree.sync_all(horizon),
-            (Some(node), true) => {
-                self.written.retain(|&(n, _)| n != node);
-                self.tree.fail_sync(node, horizon, &mut self.rng);
-            }
-            (None, true) => {
-                self.written.clear();
-                self.tree.fail_sync_all(horizon, &mut self.rng);
-            }
+            (Some(node), true) => self.tree.fail_sync(node, horizon, &mut self.rng),
+            (None, true) => self.tree.fail_sync_all(horizon, &mut self.rng),
         }
         if failed { Err(DiskError::IO) } else { Ok(()) }
     }
@@ -591,25 +464,4 @@ impl SimDisk {
             _ => {}
         }
     }
-}
-
-fn file_of(kind: &OpKind) -> Option<FileId> {
-    match kind {
-        OpKind::Open { file, .. }
-        | OpKind::Close { file }
-        | OpKind::Write { file, .. }
-        | OpKind::Read { file, .. }
-        | OpKind::Sync { file }
-        | OpKind::Allocate { file, .. }
-        | OpKind::Truncate { file, .. }
-        | OpKind::CreateZeroed { file, .. } => Some(*file),
-        _ => None,
-    }
-}
-
-pub(super) fn assert_blocks(offset: u64, len: usize) {
-    assert!(
-        offset.is_multiple_of(BLOCK_U64) && len.is_multiple_of(BLOCK),
-        "disk rule: direct I/O of {len} bytes at {offset}"
-    );
 }

@@ -17,6 +17,7 @@ mod model;
 mod plan;
 mod producer;
 mod rng;
+mod rules;
 mod run;
 mod segments;
 mod trace;

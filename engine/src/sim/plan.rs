@@ -72,7 +72,7 @@ impl Plan {
         let journal_file_bytes = (frame * rng.pick(&[1, 2, 4])).max(64 << 10);
         let journal_files = rng.between(2, 5) as usize;
         let journal_bytes = journal_file_bytes * journal_files as u64;
-        let faulty = rng.percent(25);
+        let faulty = rng.percent(30);
         let lives = rng.between(1, 5);
         let steps = rng.pick(&[100, 300, 600]) / if large { 4 } else { 1 };
         Self {
@@ -154,7 +154,7 @@ fn draw_life(rng: &mut Rng, steps: u64, faulty: bool, durability: Durability) ->
         Durability::Write => [End::Kill, End::Kill, End::Kill, End::Kill, End::Shutdown],
     };
     let faults = |rng: &mut Rng| {
-        let rate = |rng: &mut Rng| rng.pick(&[0, 0, 1000, 10_000]);
+        let rate = |rng: &mut Rng| rng.pick(&[0, 0, 1000, 10_000, 40_000]);
         if faulty && rng.percent(60) {
             Faults {
                 write_ppm: rate(rng),
