@@ -48,7 +48,9 @@ pub(crate) fn handle(server: &mut Server, request: &Request<'_>) -> Result<(), M
             producer_epoch: -1,
         })
     };
-    let response = if body.transactional_id.is_some() {
+    let response = if body.transactional_id.as_deref() == Some("") {
+        refused(error::INVALID_REQUEST)
+    } else if body.transactional_id.is_some() {
         // No coordinator answers for transactions.
         refused(error::TRANSACTIONAL_ID_AUTHORIZATION_FAILED)
     } else {

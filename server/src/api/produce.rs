@@ -12,7 +12,7 @@ use ringlog_engine::core::{AppendError, Appended};
 use ringlog_engine::id::FrameSeq;
 use ringlog_engine::shard::{ConnId, Cx};
 
-use super::{Handled, Request, local};
+use super::{Handled, Request};
 use crate::app::Server;
 use crate::conn::{Conns, Token};
 use crate::wire::header::RequestHeader;
@@ -176,13 +176,18 @@ fn append(
     if !matches!(body.acks, -1..=1) {
         return because(error::INVALID_REQUIRED_ACKS, "acks must be -1, 0 or 1");
     }
-    let key = match local(&server.env, &server.catalog, topic, partition.index) {
-        Ok(key) => key,
-        Err(code) => return because(code, "the partition is not on this broker"),
+    let Some(meta) = server.catalog.topic(topic) else {
+        return because(error::UNKNOWN_TOPIC_OR_PARTITION, "there is no such topic");
     };
-    if server.catalog.topic(topic).is_some_and(|t| t.internal) {
+    if meta.internal {
         let why = "the topic belongs to the broker";
         return because(error::INVALID_TOPIC_EXCEPTION, why);
+    }
+    let Some(key) = meta.key(partition.index) else {
+        return because(error::UNKNOWN_TOPIC_OR_PARTITION, "there is no such partition");
+    };
+    if key.shard(server.env.shards) != server.env.shard {
+        return because(error::NOT_LEADER_OR_FOLLOWER, "the partition is on another broker");
     }
     let Some(part) = cx.core.lookup(key) else {
         return because(error::UNKNOWN_TOPIC_OR_PARTITION, "the partition is gone");

@@ -74,6 +74,8 @@ enum Progress {
     Reading(usize),
     /// Found.
     Data(FetchData),
+    /// So many bytes were found, which was not enough; they are read again, so that nothing is held meanwhile.
+    Held(usize),
     /// Kafka's error code.
     Failed(i16),
 }
@@ -116,7 +118,7 @@ impl State {
 
     fn unwatch(&mut self, pending: &Pending, id: u64) {
         for partition in &pending.partitions {
-            if let (Some(part), Progress::AtEnd) = (partition.part, &partition.state)
+            if let Some(part) = partition.part
                 && let Some(waiting) = self.watchers.get_mut(&part)
             {
                 waiting.retain(|other| *other != id);
@@ -179,6 +181,12 @@ fn find(server: &Server, core: &Core, topic: &str, wanted: &FetchPartition) -> P
 
 /// Reads what can be read and answers the request if that is enough; else it goes on waiting.
 fn advance(server: &mut Server, cx: &mut Cx<'_>, id: u64, mut pending: Pending) {
+    for partition in &mut pending.partitions {
+        if let Progress::Held(bytes) = partition.state {
+            pending.bytes -= bytes;
+            partition.state = Progress::Fresh;
+        }
+    }
     let crowded = read(server, cx, id, &mut pending);
     let failed = |p: &PartitionFetch| matches!(p.state, Progress::Failed(_));
     let enough = (pending.bytes >= pending.min_bytes && !crowded)
@@ -192,8 +200,16 @@ fn advance(server: &mut Server, cx: &mut Cx<'_>, id: u64, mut pending: Pending) 
         respond::respond(server, cx, pending);
         return;
     }
-    for partition in &pending.partitions {
-        if let (Some(part), Progress::AtEnd) = (partition.part, &partition.state) {
+    for partition in &mut pending.partitions {
+        if let Progress::Data(data) = &partition.state
+            && pending.reads == 0
+        {
+            release(cx.core, data);
+            partition.state = Progress::Held(data.bytes);
+        }
+        if let (Some(part), Progress::AtEnd | Progress::Held(_)) =
+            (partition.part, &partition.state)
+        {
             server.fetch.watch(cx.core, part, id);
         }
     }

@@ -121,7 +121,7 @@ fn write_partition(
     let (error, data) = match partition.state {
         Progress::Failed(code) => (code, FetchData::default()),
         Progress::Data(data) => (error::NONE, data),
-        Progress::Fresh | Progress::AtEnd | Progress::Reading(_) => {
+        Progress::Fresh | Progress::AtEnd | Progress::Reading(_) | Progress::Held(_) => {
             (error::NONE, FetchData::default())
         }
     };

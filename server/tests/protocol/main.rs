@@ -1,0 +1,9 @@
+//! The server driven through its protocol alone: bytes in, bytes out, over the simulated disk.
+#![allow(unreachable_pub)]
+
+mod bad_input;
+mod fetch;
+mod produce;
+mod topics;
+mod util;
+mod world;

@@ -1,0 +1,267 @@
+//! Produce.
+
+use bytes::Bytes;
+use kafka_wire::ProduceRequest;
+use kafka_wire::produce_request::{PartitionProduceData, TopicProduceData};
+use ringlog_engine::batch::{BatchBuilder, Compression, NewRecord};
+use ringlog_server::message;
+use ringlog_server::wire::error;
+
+use super::util::*;
+use super::world::World;
+
+#[test]
+fn offsets_count_up_and_every_version_is_answered() {
+    let mut world = World::new(1, &[]);
+    let conn = world.connect(0);
+    create(&mut world, conn, "t", 2);
+    for version in 3..=11 {
+        let records = batch(&[b"a", b"b"]);
+        let response = world.call(conn, version, &produce_request("t", 1, -1, records));
+        let base = 2 * (i64::from(version) - 3);
+        assert_eq!(outcome(&response), (0, base), "version {version}");
+        assert_eq!(&*response.responses[0].name, "t");
+        let partition = &response.responses[0].partition_responses[0];
+        assert_eq!((partition.index, partition.log_append_time_ms), (1, -1));
+    }
+}
+
+#[test]
+fn an_ack_waits_for_the_disk() {
+    let mut world = World::new(1, &[]);
+    let conn = world.connect(0);
+    create(&mut world, conn, "t", 1);
+    // The first commit creates the journal.
+    produce(&mut world, conn, "t", 0, batch(&[b"x"]));
+    for acks in [-1, 1] {
+        world.send(conn, 8, &produce_request("t", 0, acks, batch(&[b"y"])));
+        assert_eq!(world.take_raw(conn, 0, 8), None, "nothing was synced yet");
+        assert!(world.disk.in_flight() > 0);
+        world.pass_ms(1);
+        assert!(world.take::<ProduceRequest>(conn, 8).is_some());
+    }
+}
+
+#[test]
+fn acks_0_has_no_response_and_a_refused_batch_closes_the_connection() {
+    let mut world = World::new(1, &[]);
+    let conn = world.connect(0);
+    create(&mut world, conn, "t", 1);
+    world.send(conn, 8, &produce_request("t", 0, 0, batch(&[b"x"])));
+    let second = produce(&mut world, conn, "t", 0, batch(&[b"y"]));
+    assert_eq!(second, (0, 1), "the first was appended and not answered");
+    world.send(conn, 8, &produce_request("nowhere", 0, 0, batch(&[b"x"])));
+    assert!(world.is_closed(conn));
+}
+
+#[test]
+fn every_refusal_has_kafkas_code() {
+    let mut world = World::new(1, &[("message.max.bytes", "2000")]);
+    let conn = world.connect(0);
+    create(&mut world, conn, "t", 1);
+    let good = batch(&[b"value"]);
+    let with = |at: usize, byte: u8| {
+        let mut bytes = good.to_vec();
+        bytes[at] ^= byte;
+        Bytes::from(bytes)
+    };
+    let two = Bytes::from([&good[..], &good[..]].concat());
+    let control = control_batch();
+    let cases: &[(&str, i32, Bytes, i16)] = &[
+        ("t", 0, good.clone(), error::NONE),
+        ("nope", 0, good.clone(), error::UNKNOWN_TOPIC_OR_PARTITION),
+        ("t", 1, good.clone(), error::UNKNOWN_TOPIC_OR_PARTITION),
+        ("t", -1, good.clone(), error::UNKNOWN_TOPIC_OR_PARTITION),
+        ("t", 0, with(61, 1), error::CORRUPT_MESSAGE),
+        ("t", 0, with(16, 2 ^ 1), error::INVALID_RECORD),
+        ("t", 0, with(16, 2), error::INVALID_RECORD),
+        ("t", 0, with(16, 2 ^ 3), error::CORRUPT_MESSAGE),
+        ("t", 0, two, error::INVALID_RECORD),
+        ("t", 0, good.slice(..40), error::INVALID_RECORD),
+        ("t", 0, good.slice(..good.len() - 1), error::INVALID_RECORD),
+        ("t", 0, Bytes::new(), error::INVALID_RECORD),
+        ("t", 0, control, error::INVALID_RECORD),
+        ("t", 0, batch(&[&[7; 3000]]), error::MESSAGE_TOO_LARGE),
+        ("t", 0, sequenced(1, 5, 0), error::NONE),
+        (
+            "t",
+            0,
+            sequenced(1, 5, 7),
+            error::OUT_OF_ORDER_SEQUENCE_NUMBER,
+        ),
+        ("t", 0, sequenced(1, 4, 1), error::INVALID_PRODUCER_EPOCH),
+        ("t", 0, transactional(), error::INVALID_TXN_STATE),
+    ];
+    for (number, (topic, index, records, code)) in cases.iter().enumerate() {
+        let (got, _) = produce(&mut world, conn, topic, *index, records.clone());
+        assert_eq!(got, *code, "case {number}");
+    }
+    let request = produce_request("t", 0, 2, good.clone());
+    let response = world.call(conn, 8, &request);
+    assert_eq!(outcome(&response).0, error::INVALID_REQUIRED_ACKS);
+    let zstd = compressed(Compression::Zstd);
+    let response = world.call(conn, 6, &produce_request("t", 0, -1, zstd.clone()));
+    assert_eq!(outcome(&response).0, error::UNSUPPORTED_COMPRESSION_TYPE);
+    assert_eq!(produce(&mut world, conn, "t", 0, zstd), (0, 2));
+}
+
+#[test]
+fn a_duplicate_succeeds_with_its_original_offset() {
+    let mut world = World::new(1, &[]);
+    let conn = world.connect(0);
+    create(&mut world, conn, "t", 1);
+    let first = produce(&mut world, conn, "t", 0, sequenced(9, 0, 0));
+    let second = produce(&mut world, conn, "t", 0, sequenced(9, 0, 1));
+    assert_eq!((first, second), ((0, 0), (0, 1)));
+    assert_eq!(
+        produce(&mut world, conn, "t", 0, sequenced(9, 0, 0)),
+        (0, 0)
+    );
+}
+
+#[test]
+fn many_partitions_of_many_topics_in_one_request() {
+    let mut world = World::new(1, &[]);
+    let conn = world.connect(0);
+    for name in ["a", "b"] {
+        create(&mut world, conn, name, 3);
+    }
+    let data = |index| {
+        message!(PartitionProduceData {
+            index: index,
+            records: Some(batch(&[b"x"])),
+        })
+    };
+    let topic = |name: &str, partitions: Vec<i32>| {
+        message!(TopicProduceData {
+            name: name.into(),
+            partition_data: partitions.into_iter().map(data).collect(),
+        })
+    };
+    let request = message!(ProduceRequest {
+        acks: -1,
+        timeout_ms: 1000,
+        topic_data: vec![
+            topic("a", vec![0, 2, 7]),
+            topic("c", vec![]),
+            topic("b", vec![1])
+        ],
+    });
+    for version in [8, 11] {
+        let response = world.call(conn, version, &request);
+        let codes: Vec<(String, Vec<i16>)> = response
+            .responses
+            .iter()
+            .map(|t| {
+                let codes = t.partition_responses.iter().map(|p| p.error_code);
+                (t.name.to_string(), codes.collect())
+            })
+            .collect();
+        let expected = [("a", vec![0, 0, 3]), ("c", vec![]), ("b", vec![0])];
+        let expected = expected.map(|(n, c)| (n.to_string(), c));
+        assert_eq!(codes, expected);
+    }
+}
+
+#[test]
+fn a_partition_of_another_shard_has_another_leader() {
+    let mut world = World::new(2, &[]);
+    let conn = world.connect(0);
+    create(&mut world, conn, "t", 4);
+    let leaders = leaders(&mut world, conn, "t");
+    let away = leaders.iter().position(|l| *l == 1).expect("half are") as i32;
+    let here = leaders.iter().position(|l| *l == 0).expect("half are") as i32;
+    assert_eq!(produce(&mut world, conn, "t", here, batch(&[b"x"])), (0, 0));
+    let (code, _) = produce(&mut world, conn, "t", away, batch(&[b"x"]));
+    assert_eq!(code, error::NOT_LEADER_OR_FOLLOWER);
+    let other = world.connect(1);
+    assert_eq!(
+        produce(&mut world, other, "t", away, batch(&[b"x"])),
+        (0, 0)
+    );
+}
+
+#[test]
+fn a_full_journal_holds_producers_up_and_loses_nothing() {
+    let mut world = World::new(1, &[]);
+    let conns: Vec<_> = (0..3).map(|_| world.connect(0)).collect();
+    create(&mut world, conns[0], "t", 3);
+    // Much more than the journal, and more than one request in flight on each connection.
+    let value = vec![5; 60 << 10];
+    let rounds = 40;
+    for _ in 0..rounds {
+        for (index, conn) in conns.iter().enumerate() {
+            let request = produce_request("t", index as i32, -1, batch(&[&value]));
+            world.send(*conn, 8, &request);
+        }
+    }
+    assert!(
+        conns.iter().any(|c| world.is_paused(*c)),
+        "the journal was never full"
+    );
+    world.pass_ms(10_000);
+    for conn in &conns {
+        for offset in 0..rounds {
+            let response = world.take::<ProduceRequest>(*conn, 8).expect("an answer");
+            assert_eq!(outcome(&response), (0, offset));
+        }
+        assert!(!world.is_paused(*conn));
+    }
+}
+
+#[test]
+fn a_client_that_gives_up_while_the_journal_is_full_holds_nobody_up() {
+    let mut world = World::new(1, &[]);
+    let (gone, stays) = (world.connect(0), world.connect(0));
+    create(&mut world, gone, "t", 1);
+    let value = vec![5; 90 << 10];
+    while !world.is_paused(gone) {
+        world.send(gone, 8, &produce_request("t", 0, -1, batch(&[&value])));
+    }
+    world.send(stays, 8, &produce_request("t", 0, -1, batch(&[b"x"])));
+    world.disconnect(gone);
+    world.pass_ms(10_000);
+    let response = world.take::<ProduceRequest>(stays, 8).expect("an answer");
+    assert_eq!(outcome(&response).0, 0);
+}
+
+#[test]
+fn a_shutdown_answers_what_is_under_way_and_ends() {
+    let mut world = World::new(1, &[]);
+    let conn = world.connect(0);
+    create(&mut world, conn, "t", 1);
+    world.send(conn, 8, &produce_request("t", 0, -1, batch(&[b"x"])));
+    world.shutdown();
+    world.pass_ms(5_000);
+    assert_eq!(
+        outcome(&world.take::<ProduceRequest>(conn, 8).expect("acked")),
+        (0, 0)
+    );
+    assert!(world.is_finished());
+}
+
+/// One record of producer `id`.
+fn sequenced(id: i64, epoch: i16, sequence: i32) -> Bytes {
+    one(BatchBuilder::new().producer(id, epoch, sequence))
+}
+
+fn control_batch() -> Bytes {
+    one(BatchBuilder::new().control(true))
+}
+
+fn transactional() -> Bytes {
+    one(BatchBuilder::new().producer(3, 0, 0).transactional(true))
+}
+
+fn compressed(codec: Compression) -> Bytes {
+    one(BatchBuilder::new().compression(codec))
+}
+
+fn one(mut builder: BatchBuilder) -> Bytes {
+    builder.push(&NewRecord {
+        timestamp_ms: 1,
+        value: Some(b"v"),
+        ..NewRecord::default()
+    });
+    Bytes::from(builder.build().expect("a batch"))
+}
