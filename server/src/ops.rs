@@ -2,7 +2,9 @@
 
 use hashbrown::HashMap;
 
-use crate::api::{create_partitions, create_topics, delete_topics, find_coordinator, metadata};
+use crate::api::{
+    alter_configs, create_partitions, create_topics, delete_topics, find_coordinator, metadata,
+};
 use crate::control::{Action, Controller};
 
 /// What to do when a request to the catalog is carried out.
@@ -10,6 +12,8 @@ use crate::control::{Action, Controller};
 pub enum Waiting {
     /// A CreateTopics request.
     CreateTopics(create_topics::Waiting),
+    /// An AlterConfigs or IncrementalAlterConfigs request.
+    AlterConfigs(alter_configs::Waiting),
     /// A DeleteTopics request.
     DeleteTopics(delete_topics::Waiting),
     /// A CreatePartitions request.

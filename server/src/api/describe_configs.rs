@@ -14,8 +14,8 @@ use crate::message;
 use crate::wire::{Malformed, error};
 
 /// Kinds of resources (`ConfigResource.Type`).
-const TOPIC: i8 = 2;
-const BROKER: i8 = 4;
+pub(crate) const TOPIC: i8 = 2;
+pub(crate) const BROKER: i8 = 4;
 
 /// Where a value comes from (`ConfigSource`).
 const DYNAMIC_TOPIC: i8 = 1;

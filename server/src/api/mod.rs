@@ -1,11 +1,13 @@
 //! One file an API: request in, response now or later.
 
+pub mod alter_configs;
 pub mod api_versions;
 pub mod create_partitions;
 pub mod create_topics;
 pub mod delete_topics;
 pub mod describe_cluster;
 pub mod describe_configs;
+pub mod describe_log_dirs;
 pub mod fetch;
 pub mod find_coordinator;
 pub(crate) mod groups;
@@ -79,6 +81,9 @@ pub(crate) fn dispatch(
         versions::INIT_PRODUCER_ID => init_producer_id::handle(server, request)?,
         versions::OFFSET_FOR_LEADER_EPOCH => offset_for_leader_epoch::handle(server, cx, request)?,
         versions::DESCRIBE_CONFIGS => describe_configs::handle(server, request)?,
+        versions::ALTER_CONFIGS => alter_configs::replace(server, request)?,
+        versions::INCREMENTAL_ALTER_CONFIGS => alter_configs::incremental(server, request)?,
+        versions::DESCRIBE_LOG_DIRS => describe_log_dirs::handle(server, cx, request)?,
         versions::CREATE_PARTITIONS => create_partitions::handle(server, request)?,
         versions::FIND_COORDINATOR => find_coordinator::handle(server, request)?,
         versions::OFFSET_COMMIT
@@ -105,6 +110,7 @@ pub(crate) fn done(server: &mut Server, cx: &mut Cx<'_>, done: Done) {
         Some(Waiting::CreatePartitions(waiting)) => {
             create_partitions::done(server, waiting, done.outcome);
         }
+        Some(Waiting::AlterConfigs(waiting)) => alter_configs::done(server, waiting, done.outcome),
         Some(Waiting::FindCoordinator(waiting)) => {
             find_coordinator::done(server, waiting, done.outcome);
         }

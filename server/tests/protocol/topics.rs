@@ -6,8 +6,9 @@ use kafka_wire::create_topics_request::{
 };
 use kafka_wire::describe_configs_request::DescribeConfigsResource;
 use kafka_wire::{
-    ApiVersionsRequest, CreatePartitionsRequest, CreateTopicsRequest, DeleteTopicsRequest,
-    DescribeClusterRequest, DescribeConfigsRequest, InitProducerIdRequest, MetadataRequest,
+    AlterConfigsRequest, ApiVersionsRequest, CreatePartitionsRequest, CreateTopicsRequest,
+    DeleteTopicsRequest, DescribeClusterRequest, DescribeConfigsRequest, DescribeLogDirsRequest,
+    IncrementalAlterConfigsRequest, InitProducerIdRequest, MetadataRequest,
 };
 use ringlog_server::message;
 use ringlog_server::wire::{error, versions};
@@ -345,6 +346,95 @@ fn every_setting_is_described_with_its_source() {
             error::UNKNOWN_TOPIC_OR_PARTITION
         );
         assert_eq!(response.results[3].error_code, error::INVALID_REQUEST);
+    }
+}
+
+fn alter(world: &mut World, conn: Conn, version: i16, op: i8, name: &str, value: &str) -> i16 {
+    use kafka_wire::incremental_alter_configs_request::{AlterConfigsResource, AlterableConfig};
+    let change = message!(AlterableConfig {
+        name: name.into(),
+        config_operation: op,
+        value: Some(value.into()),
+    });
+    let request = message!(IncrementalAlterConfigsRequest {
+        resources: vec![message!(AlterConfigsResource {
+            resource_type: 2,
+            resource_name: "t".into(),
+            configs: vec![change],
+        })],
+    });
+    world.call(conn, version, &request).responses[0].error_code
+}
+
+#[test]
+fn settings_are_changed_one_by_one_or_replaced() {
+    use kafka_wire::alter_configs_request::{AlterConfigsResource, AlterableConfig};
+    let mut world = World::new(1, &[]);
+    let conn = world.connect(0);
+    create(&mut world, conn, "t", 1);
+    let big = batch(&[&[1; 3000]]);
+    assert_eq!(
+        alter(&mut world, conn, 0, 0, "max.message.bytes", "1000"),
+        0
+    );
+    let refused = produce(&mut world, conn, "t", 0, big.clone());
+    assert_eq!(refused.0, error::MESSAGE_TOO_LARGE);
+    assert_eq!(alter(&mut world, conn, 1, 1, "max.message.bytes", ""), 0);
+    assert_eq!(produce(&mut world, conn, "t", 0, big.clone()).0, 0);
+    let wrong = alter(&mut world, conn, 1, 0, "max.message.bytes", "lots");
+    assert_eq!(wrong, error::INVALID_CONFIG);
+    let too_much = alter(&mut world, conn, 1, 0, "max.message.bytes", "2000000000");
+    assert_eq!(too_much, error::INVALID_CONFIG);
+    assert_eq!(
+        alter(&mut world, conn, 1, 2, "cleanup.policy", "compact"),
+        0
+    );
+    assert_eq!(
+        alter(&mut world, conn, 1, 9, "cleanup.policy", "x"),
+        error::INVALID_REQUEST
+    );
+    for version in 0..=2 {
+        let change = message!(AlterableConfig {
+            name: "max.message.bytes".into(),
+            value: Some("1000".into()),
+        });
+        let resource = |kind, name: &str| {
+            message!(AlterConfigsResource {
+                resource_type: kind,
+                resource_name: name.into(),
+                configs: vec![change.clone()],
+            })
+        };
+        let request = message!(AlterConfigsRequest {
+            resources: vec![resource(4, "0"), resource(2, "t"), resource(2, "nope")],
+        });
+        let response = world.call(conn, version, &request);
+        let codes: Vec<_> = response.responses.iter().map(|r| r.error_code).collect();
+        let unknown = error::UNKNOWN_TOPIC_OR_PARTITION;
+        assert_eq!(codes, [error::INVALID_REQUEST, 0, unknown]);
+    }
+    assert_eq!(
+        produce(&mut world, conn, "t", 0, big).0,
+        error::MESSAGE_TOO_LARGE
+    );
+}
+
+#[test]
+fn log_sizes_are_described() {
+    let mut world = World::new(1, &[]);
+    let conn = world.connect(0);
+    create(&mut world, conn, "t", 2);
+    let records = batch(&[&[1; 500]]);
+    produce(&mut world, conn, "t", 1, records.clone());
+    for version in 1..=4 {
+        let request = message!(DescribeLogDirsRequest { topics: None });
+        let response = world.call(conn, version, &request);
+        let sizes: Vec<_> = response.results[0].topics[0]
+            .partitions
+            .iter()
+            .map(|p| (p.partition_index, p.partition_size))
+            .collect();
+        assert_eq!(sizes, [(0, 0), (1, records.len() as i64)]);
     }
 }
 

@@ -1,0 +1,159 @@
+//! AlterConfigs and IncrementalAlterConfigs, for topics. Broker settings come from the command line and the
+//! settings file alone.
+
+use kafka_wire::{
+    AlterConfigsRequest, AlterConfigsResponse, IncrementalAlterConfigsRequest,
+    IncrementalAlterConfigsResponse, alter_configs_response, incremental_alter_configs_response,
+};
+
+use super::describe_configs::{BROKER, TOPIC};
+use super::{Request, text};
+use crate::app::Server;
+use crate::catalog::action::{ConfigOp, ConfigOpKind, NewConfigs, Refusal};
+use crate::conn::Token;
+use crate::control::{Action, Outcome};
+use crate::message;
+use crate::ops;
+use crate::wire::{Malformed, StrBytes, error};
+
+/// A request on its way through the catalog.
+#[derive(Debug)]
+pub struct Waiting {
+    token: Token,
+    incremental: bool,
+    resources: Vec<Resource>,
+}
+
+/// One resource of a request, with its refusal if it did not get to the catalog.
+#[derive(Debug)]
+struct Resource {
+    kind: i8,
+    name: StrBytes,
+    refusal: Option<Refusal>,
+}
+
+pub(crate) fn replace(server: &mut Server, request: &Request<'_>) -> Result<(), Malformed> {
+    let body: AlterConfigsRequest = request.decode()?;
+    let set = |c: &kafka_wire::alter_configs_request::AlterableConfig| ConfigOp {
+        name: c.name.to_string(),
+        // Null is the default.
+        kind: match c.value {
+            Some(_) => ConfigOpKind::Set,
+            None => ConfigOpKind::Delete,
+        },
+        value: c.value.as_ref().map(|v| v.to_string()),
+    };
+    let resources = body.resources.iter().map(|r| {
+        let ops = r.configs.iter().map(set).collect();
+        (r.resource_type, &r.resource_name, Some(ops))
+    });
+    submit(server, request.token, false, body.validate_only, resources);
+    Ok(())
+}
+
+pub(crate) fn incremental(server: &mut Server, request: &Request<'_>) -> Result<(), Malformed> {
+    let body: IncrementalAlterConfigsRequest = request.decode()?;
+    let op = |c: &kafka_wire::incremental_alter_configs_request::AlterableConfig| {
+        Some(ConfigOp {
+            name: c.name.to_string(),
+            kind: match c.config_operation {
+                0 => ConfigOpKind::Set,
+                1 => ConfigOpKind::Delete,
+                2 => ConfigOpKind::Append,
+                3 => ConfigOpKind::Subtract,
+                _ => return None,
+            },
+            value: c.value.as_ref().map(|v| v.to_string()),
+        })
+    };
+    let resources = body.resources.iter().map(|r| {
+        let ops: Option<Vec<_>> = r.configs.iter().map(op).collect();
+        (r.resource_type, &r.resource_name, ops)
+    });
+    submit(server, request.token, true, body.validate_only, resources);
+    Ok(())
+}
+
+fn submit<'a>(
+    server: &mut Server,
+    token: Token,
+    incremental: bool,
+    validate_only: bool,
+    wanted: impl Iterator<Item = (i8, &'a StrBytes, Option<Vec<ConfigOp>>)>,
+) {
+    let (mut resources, mut topics) = (Vec::new(), Vec::new());
+    for (kind, name, ops) in wanted {
+        let refusal = match (kind, ops) {
+            (TOPIC, Some(ops)) => {
+                topics.push(NewConfigs {
+                    name: name.to_string(),
+                    replace: !incremental,
+                    ops,
+                });
+                None
+            }
+            (TOPIC, None) => Some("unknown kind of change"),
+            (BROKER, _) => Some("broker settings are set at start: --set or --config"),
+            _ => Some("only topics and brokers have settings"),
+        };
+        resources.push(Resource {
+            kind,
+            name: text(name),
+            refusal: refusal.map(|why| Refusal::new(error::INVALID_REQUEST, why)),
+        });
+    }
+    let waiting = Waiting {
+        token,
+        incremental,
+        resources,
+    };
+    let action = Action::AlterConfigs {
+        topics,
+        validate_only,
+    };
+    server
+        .ops
+        .submit(action, ops::Waiting::AlterConfigs(waiting));
+}
+
+pub(crate) fn done(server: &mut Server, waiting: Waiting, outcome: Outcome) {
+    let mut outcomes = outcome.0.into_iter();
+    let results = waiting.resources.into_iter().map(|resource| {
+        let refusal = match resource.refusal {
+            Some(refusal) => Some(refusal),
+            None => outcomes.next().and_then(Result::err),
+        };
+        (resource.kind, resource.name, refusal)
+    });
+    let code = |refusal: &Option<Refusal>| refusal.as_ref().map_or(error::NONE, |r| r.code);
+    let why = |refusal: Option<Refusal>| refusal.map(|r| text(&r.message));
+    if waiting.incremental {
+        let responses = results.map(|(kind, name, refusal)| {
+            message!(
+                incremental_alter_configs_response::AlterConfigsResourceResponse {
+                    error_code: code(&refusal),
+                    error_message: why(refusal),
+                    resource_type: kind,
+                    resource_name: name,
+                }
+            )
+        });
+        let response = message!(IncrementalAlterConfigsResponse {
+            responses: responses.collect(),
+        });
+        server.conns.reply(waiting.token, &response);
+    } else {
+        let responses = results.map(|(kind, name, refusal)| {
+            message!(alter_configs_response::AlterConfigsResourceResponse {
+                error_code: code(&refusal),
+                error_message: why(refusal),
+                resource_type: kind,
+                resource_name: name,
+            })
+        });
+        let response = message!(AlterConfigsResponse {
+            responses: responses.collect(),
+        });
+        server.conns.reply(waiting.token, &response);
+    }
+}
