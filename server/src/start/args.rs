@@ -166,12 +166,25 @@ impl Args {
         }
     }
 
+    pub(super) fn not_built(&self) -> StartError {
+        StartError::settings(format!(
+            "--driver {} is not in this build (cargo feature glommio); use --driver ring",
+            self.driver.name()
+        ))
+    }
+
     /// Refuses by name what this build cannot do.
     pub(super) fn refuse_what_is_missing(&self) -> Result<(), StartError> {
         if self.driver == DriverChoice::Glommio {
-            return Err(StartError::settings(
-                "--driver glommio is not in this build; use --driver ring".into(),
-            ));
+            if !cfg!(feature = "glommio") {
+                return Err(self.not_built());
+            }
+            if matches!(self.read_path, ReadPath::Sendfile | ReadPath::Splice) {
+                return Err(StartError::settings(
+                    "--driver glommio has neither sendfile nor splice; use --read-path direct or pread"
+                        .into(),
+                ));
+            }
         }
         if self.read_path == ReadPath::Mmap {
             return Err(StartError::settings(

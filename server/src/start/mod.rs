@@ -4,6 +4,7 @@
 
 mod args;
 mod data_dir;
+mod driver;
 mod error;
 mod listen;
 
@@ -13,9 +14,7 @@ use std::time::Instant;
 
 use ringlog_engine::core::{Core, CoreConfig, Durability};
 use ringlog_engine::recovery::{Recovered, RecoveryOptions, recover};
-use ringlog_engine::ring::{
-    RealDisk, RingConfig, ShardInputs, Shutdown, SpanPath, preflight, spawn_shard,
-};
+use ringlog_engine::ring::{RealDisk, Shutdown, preflight};
 use ringlog_engine::shard::Shard;
 
 use crate::app::{Env, Server};
@@ -24,6 +23,8 @@ use crate::catalog::{Catalog, Snapshot};
 use crate::config::Config;
 use crate::control::{Command, Control, Controller, run as run_control};
 use crate::counters;
+
+use driver::{Driver, Place};
 
 pub use args::{Args, DriverChoice, DurabilityChoice, ReadPath};
 pub use error::StartError;
@@ -106,7 +107,13 @@ pub fn run(args: &Args) -> Result<(), StartError> {
         recovered,
         listeners,
     };
-    serve(args, parts, &line)
+    match args.driver {
+        DriverChoice::Ring => serve::<driver::Ring>(args, parts, &line),
+        #[cfg(feature = "glommio")]
+        DriverChoice::Glommio => serve::<driver::Glommio>(args, parts, &line),
+        #[cfg(not(feature = "glommio"))]
+        DriverChoice::Glommio => Err(args.not_built()),
+    }
 }
 
 /// What the shards start from.
@@ -120,7 +127,7 @@ struct Parts {
     listeners: Vec<std::net::TcpListener>,
 }
 
-fn serve(args: &Args, mut parts: Parts, ready: &str) -> Result<(), StartError> {
+fn serve<D: Driver>(args: &Args, mut parts: Parts, ready: &str) -> Result<(), StartError> {
     let shutdown = Shutdown::new();
     shutdown
         .on_signals()
@@ -128,7 +135,7 @@ fn serve(args: &Args, mut parts: Parts, ready: &str) -> Result<(), StartError> {
     let (commands, received) = channel();
     let (mut senders, mut inputs) = (Vec::new(), Vec::new());
     for listener in parts.listeners {
-        let (sender, input) = ShardInputs::new(listener, shutdown.clone())
+        let (sender, input) = D::inputs(listener, shutdown.clone())
             .map_err(|e| StartError::host("a shard's mailbox cannot be set up", &e))?;
         senders.push(sender);
         inputs.push(input);
@@ -175,14 +182,19 @@ fn serve(args: &Args, mut parts: Parts, ready: &str) -> Result<(), StartError> {
         parts.recovered.partitions = others;
         let controller = Controller::new(shard, commands.clone());
         let (run, snapshot) = (parts.recovered.run, parts.snapshot.clone());
-        let ring = ring_config(args, &env, cpus.get(shard as usize).copied());
+        let place = Place {
+            args,
+            shard,
+            cpu: cpus.get(shard as usize).copied(),
+            connections_max: parts.config.connections_max,
+        };
         let make = move |now| {
             Shard::new(
                 Core::new(core, run, own, now),
                 Server::new(env, snapshot, controller).counting(counters),
             )
         };
-        let thread = spawn_shard(ring, inputs, make)
+        let thread = D::spawn(&place, inputs, make)
             .map_err(|e| StartError::host("a shard's thread cannot be started", &e))?;
         threads.push(thread);
     }
@@ -217,18 +229,6 @@ fn core_config(args: &Args, config: &Config, shards: u32) -> CoreConfig {
         open_files: OPEN_FILES_MAX,
         reads_in_flight: READS_IN_FLIGHT,
         mutations: Default::default(),
-    }
-}
-
-fn ring_config(args: &Args, env: &Env, cpu: Option<usize>) -> RingConfig {
-    RingConfig {
-        cpu,
-        max_connections: env.config.connections_max,
-        span_path: match args.read_path {
-            ReadPath::Splice => SpanPath::Splice,
-            _ => SpanPath::Sendfile,
-        },
-        ..RingConfig::new(args.data.clone(), env.shard)
     }
 }
 
