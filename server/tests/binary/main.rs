@@ -1,0 +1,240 @@
+//! The real binary: starts, refusals to start, stops, and what survives `kill -9`.
+#![allow(unreachable_pub)]
+
+mod process;
+
+use bytes::Bytes;
+use kafka_wire::create_topics_request::CreatableTopic;
+use kafka_wire::fetch_request::{FetchPartition, FetchTopic};
+use kafka_wire::produce_request::{PartitionProduceData, TopicProduceData};
+use kafka_wire::{CreateTopicsRequest, FetchRequest, ProduceRequest};
+use process::{Client, Server, command, file, new_dir, refused};
+use ringlog_engine::batch::{BatchBuilder, NewRecord, body};
+use ringlog_server::message;
+
+fn create(client: &mut Client, name: &str) {
+    let topic = message!(CreatableTopic {
+        name: name.into(),
+        num_partitions: 1,
+        replication_factor: 1,
+    });
+    let request = message!(CreateTopicsRequest {
+        topics: vec![topic],
+        timeout_ms: 10_000,
+    });
+    let response = client.call(5, &request);
+    assert_eq!(response.topics[0].error_code, 0, "{response:?}");
+}
+
+fn produce(client: &mut Client, topic: &str, value: &str) -> i64 {
+    let mut builder = BatchBuilder::new();
+    builder.push(&NewRecord {
+        timestamp_ms: 1_700_000_000_000,
+        value: Some(value.as_bytes()),
+        ..NewRecord::default()
+    });
+    let data = message!(PartitionProduceData {
+        records: Some(Bytes::from(builder.build().expect("a batch"))),
+    });
+    let request = message!(ProduceRequest {
+        acks: -1,
+        timeout_ms: 10_000,
+        topic_data: vec![message!(TopicProduceData {
+            name: topic.into(),
+            partition_data: vec![data],
+        })],
+    });
+    let response = client.call(8, &request);
+    let partition = &response.responses[0].partition_responses[0];
+    assert_eq!(partition.error_code, 0, "{partition:?}");
+    partition.base_offset
+}
+
+/// Every value of a topic, by offset.
+fn consume(client: &mut Client, topic: &str, count: usize) -> Vec<String> {
+    let mut values = Vec::new();
+    let mut scratch = Vec::new();
+    while values.len() < count {
+        let partition = message!(FetchPartition {
+            fetch_offset: values.len() as i64,
+            partition_max_bytes: 1 << 20,
+        });
+        let request = message!(FetchRequest {
+            max_wait_ms: 1000,
+            min_bytes: 1,
+            max_bytes: 1 << 20,
+            session_epoch: -1,
+            topics: vec![message!(FetchTopic {
+                topic: topic.into(),
+                partitions: vec![partition],
+            })],
+        });
+        let response = client.call(11, &request);
+        let found = &response.responses[0].partitions[0];
+        assert_eq!(found.error_code, 0);
+        let records = found.records.clone().unwrap_or_default();
+        assert!(!records.is_empty(), "only {} of {count}", values.len());
+        let mut rest = &records[..];
+        while let Ok(header) = ringlog_engine::batch::BatchHeader::parse(rest) {
+            assert_eq!(header.base_offset.get(), values.len() as i64);
+            let (batch, tail) = rest.split_at(header.total_len());
+            for record in body(batch, 1 << 20, &mut scratch).expect("a body") {
+                let value = record.expect("a record").value.expect("a value").to_vec();
+                values.push(String::from_utf8(value).expect("text"));
+            }
+            rest = tail;
+        }
+    }
+    values
+}
+
+fn survives(driver: &str) {
+    let dir = new_dir();
+    let data = dir.path().join("data");
+    let mut expected = Vec::new();
+    for round in 0..3 {
+        let server = Server::start(command(&data).args(["--driver", driver]));
+        let mut client = server.connect();
+        if round == 0 {
+            create(&mut client, "t");
+        }
+        assert_eq!(consume(&mut client, "t", expected.len()), expected);
+        for number in 0..50 {
+            let value = format!("{driver} {round} {number}");
+            assert_eq!(produce(&mut client, "t", &value), expected.len() as i64);
+            expected.push(value);
+        }
+        assert_eq!(consume(&mut client, "t", expected.len()), expected);
+        if round == 1 {
+            assert!(
+                server.ready.contains("after an unclean stop"),
+                "{}",
+                server.ready
+            );
+            assert_eq!(server.stop(), 0);
+        } else {
+            server.kill();
+        }
+    }
+}
+
+#[test]
+fn what_was_acked_survives_kill_9_and_sigterm() {
+    survives("ring");
+}
+
+#[test]
+#[cfg(feature = "glommio")]
+fn what_was_acked_survives_on_the_second_driver_too() {
+    survives("glommio");
+}
+
+#[test]
+fn shards_answer_on_ports_in_a_row_and_their_number_may_change() {
+    let dir = new_dir();
+    let server = Server::start(command(dir.path()).args(["--shards", "2"]));
+    let mut client = server.connect();
+    create(&mut client, "t");
+    server.kill();
+    for shards in ["3", "1"] {
+        let server = Server::start(command(dir.path()).args(["--shards", shards]));
+        let request = message!(kafka_wire::MetadataRequest { topics: None });
+        let response = server.connect().call(9, &request);
+        let ports: Vec<i32> = response.brokers.iter().map(|b| b.port).collect();
+        let expected: Vec<i32> = (0..shards.parse().expect("a number"))
+            .map(|n: i32| i32::from(server.port) + n)
+            .collect();
+        assert_eq!(ports, expected);
+        assert_eq!(response.topics[0].name.as_deref(), Some("t"));
+        server.kill();
+    }
+}
+
+#[test]
+fn a_directory_serves_one_process() {
+    let dir = new_dir();
+    let server = Server::start(&mut command(dir.path()));
+    let (status, line) = refused(&mut command(dir.path()));
+    assert_eq!(status, 5, "{line}");
+    assert!(
+        line.contains(&format!("in use by process {}", server.pid())),
+        "{line}"
+    );
+}
+
+#[test]
+fn a_port_that_is_taken_is_named() {
+    let dirs = (new_dir(), new_dir());
+    let server = Server::start(&mut command(dirs.0.path()));
+    let port = server.port.to_string();
+    let (status, line) = refused(command(dirs.1.path()).args(["--port", &port]));
+    assert_eq!(status, 7, "{line}");
+    assert!(line.contains(&port) && line.contains("--port"), "{line}");
+}
+
+#[test]
+fn directories_of_others_are_left_alone() {
+    let dir = new_dir();
+    file(&dir, "thesis.tex", "years of work");
+    let (status, line) = refused(&mut command(dir.path()));
+    assert_eq!(status, 6, "{line}");
+    assert!(line.contains("thesis.tex"), "{line}");
+    let dir = new_dir();
+    file(&dir, "catalog", "not a catalog");
+    let (status, line) = refused(&mut command(dir.path()));
+    assert_eq!(status, 6, "{line}");
+    let dir = new_dir();
+    let plain = file(&dir, "plain", "");
+    let (status, line) = refused(&mut command(&plain));
+    assert_eq!(status, 8, "{line}");
+}
+
+#[test]
+fn a_directory_of_another_format_is_named() {
+    let dir = new_dir();
+    Server::start(&mut command(dir.path())).kill();
+    const META: redb::TableDefinition<'_, &str, &str> = redb::TableDefinition::new("meta");
+    {
+        let store = redb::Database::open(dir.path().join("catalog")).expect("opens");
+        let write = store.begin_write().expect("writes");
+        let mut meta = write.open_table(META).expect("is there");
+        meta.insert("format", "99").expect("inserts");
+        drop(meta);
+        write.commit().expect("commits");
+    }
+    let (status, line) = refused(&mut command(dir.path()));
+    assert_eq!(status, 6, "{line}");
+    assert!(line.contains("format 99"), "{line}");
+}
+
+#[test]
+fn wrong_settings_are_named() {
+    let dir = new_dir();
+    let settings = file(
+        &dir,
+        "server.properties",
+        "num.partitions=3\nlog.segment.byts=1\n",
+    );
+    let data = dir.path().join("data");
+    let (status, line) = refused(command(&data).arg("--config").arg(&settings));
+    assert_eq!(status, 3, "{line}");
+    assert!(
+        line.contains("line 2") && line.contains("log.segment.bytes"),
+        "{line}"
+    );
+    let cases: &[&[&str]] = &[
+        &["--set", "num.partitions=none"],
+        &["--set", "nonsense"],
+        &["--shards", "0"],
+        &["--read-path", "mmap"],
+        &["--driver", "glommio", "--read-path", "splice"],
+    ];
+    for case in cases {
+        let (status, line) = refused(command(&data).args(*case));
+        assert_eq!(status, 3, "{line}");
+    }
+    let checked = command(&data).arg("--check").output().expect("starts");
+    assert!(checked.status.success());
+    let text = String::from_utf8(checked.stdout).expect("text");
+    assert_eq!(text.lines().count(), 1, "{text}");
+}
