@@ -184,10 +184,16 @@ fn append(
         return because(error::INVALID_TOPIC_EXCEPTION, why);
     }
     let Some(key) = meta.key(partition.index) else {
-        return because(error::UNKNOWN_TOPIC_OR_PARTITION, "there is no such partition");
+        return because(
+            error::UNKNOWN_TOPIC_OR_PARTITION,
+            "there is no such partition",
+        );
     };
     if key.shard(server.env.shards) != server.env.shard {
-        return because(error::NOT_LEADER_OR_FOLLOWER, "the partition is on another broker");
+        return because(
+            error::NOT_LEADER_OR_FOLLOWER,
+            "the partition is on another broker",
+        );
     }
     let Some(part) = cx.core.lookup(key) else {
         return because(error::UNKNOWN_TOPIC_OR_PARTITION, "the partition is gone");

@@ -2,10 +2,11 @@
 
 use std::io;
 use std::net::TcpListener;
+use std::sync::Arc;
 use std::thread::JoinHandle;
 
 use ringlog_engine::id::Now;
-use ringlog_engine::ring::{self, RingConfig, Shutdown, SpanPath};
+use ringlog_engine::ring::{self, RingConfig, RingStats, Shutdown, SpanPath};
 use ringlog_engine::shard::{MailSender, Shard};
 
 use super::{Args, ReadPath};
@@ -29,6 +30,9 @@ pub(super) trait Driver {
         shutdown: Shutdown,
     ) -> io::Result<(MailSender<Mail>, Self::Inputs)>;
 
+    /// The driver's counters, before the shard starts.
+    fn stats(inputs: &Self::Inputs) -> Arc<RingStats>;
+
     fn spawn(
         place: &Place<'_>,
         inputs: Self::Inputs,
@@ -47,6 +51,10 @@ impl Driver for Ring {
         shutdown: Shutdown,
     ) -> io::Result<(MailSender<Mail>, Self::Inputs)> {
         ring::ShardInputs::new(listener, shutdown)
+    }
+
+    fn stats(inputs: &Self::Inputs) -> Arc<RingStats> {
+        inputs.stats()
     }
 
     fn spawn(
@@ -80,6 +88,10 @@ impl Driver for Glommio {
         shutdown: Shutdown,
     ) -> io::Result<(MailSender<Mail>, Self::Inputs)> {
         ringlog_engine::glommio::ShardInputs::new(listener, shutdown)
+    }
+
+    fn stats(inputs: &Self::Inputs) -> Arc<RingStats> {
+        inputs.stats()
     }
 
     fn spawn(

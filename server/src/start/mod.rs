@@ -154,7 +154,7 @@ fn serve<D: Driver>(args: &Args, mut parts: Parts, ready: &str) -> Result<(), St
         .map_err(|e| StartError::host("the control thread cannot be started", &e))?;
     let counted: Vec<counters::Source> = inputs
         .iter()
-        .map(|input| (Arc::default(), Some(input.stats())))
+        .map(|input| (Arc::default(), Some(D::stats(input))))
         .collect();
     counters::on_signal(counted.clone())
         .map_err(|e| StartError::host("signal handlers cannot be set up", &e))?;
