@@ -19,7 +19,9 @@ fn documented_len(heading: &str) -> usize {
     let mut next = 0;
     for row in rows.take_while(|line| line.starts_with('|')) {
         let cells: Vec<&str> = row.split('|').map(str::trim).collect();
-        let (at, bytes): (usize, usize) = (cells[1].parse().unwrap(), cells[2].parse().unwrap());
+        let (Ok(at), Ok(bytes)) = (cells[1].parse::<usize>(), cells[2].parse::<usize>()) else {
+            panic!("'{row}' has no numbers");
+        };
         assert_eq!(at, next, "gap before '{row}'");
         next += bytes;
     }

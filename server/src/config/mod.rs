@@ -295,7 +295,7 @@ impl BrokerConfig {
             Int if !parsed.is_some_and(|n| n >= self.min && n <= i64::from(i32::MAX)) => {
                 wrong(&format!("a number from {}", self.min))
             }
-            Long if !parsed.is_some_and(|n| n >= self.min) => {
+            Long if parsed.is_none_or(|n| n < self.min) => {
                 wrong(&format!("a number from {}", self.min))
             }
             _ => Ok(()),

@@ -261,7 +261,7 @@ impl TopicConfig {
             Values::Int { min, max } if !number.is_some_and(|n| (min..=max).contains(&n)) => {
                 wrong(&format!("a number from {min} to {max}"))
             }
-            Values::Long { min } if !number.is_some_and(|n| n >= min) => {
+            Values::Long { min } if number.is_none_or(|n| n < min) => {
                 wrong(&format!("a number from {min}"))
             }
             Values::Ratio if !value.parse::<f64>().is_ok_and(|n| (0.0..=1.0).contains(&n)) => {

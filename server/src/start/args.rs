@@ -14,7 +14,7 @@ SIGTERM and SIGINT end the server in order, a second one at once. SIGUSR1 writes
 
 /// A log-ingest broker on io_uring that speaks Kafka's protocol; acknowledged means fsynced.
 #[derive(Debug, Clone, Parser)]
-#[command(name = "ringlog-server", version, after_help = SIGNALS)]
+#[command(name = "ringlog-server", version, after_help = SIGNALS, args_override_self = true)]
 pub struct Args {
     /// Data directory; created when absent.
     #[arg(long)]

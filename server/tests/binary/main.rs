@@ -12,6 +12,12 @@ use process::{Client, Server, command, file, new_dir, refused};
 use ringlog_engine::batch::{BatchBuilder, NewRecord, body};
 use ringlog_server::message;
 
+/// Older records would fall to retention.
+fn now_ms() -> i64 {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    now.expect("a clock after 1970").as_millis() as i64
+}
+
 fn create(client: &mut Client, name: &str) {
     let topic = message!(CreatableTopic {
         name: name.into(),
@@ -29,7 +35,7 @@ fn create(client: &mut Client, name: &str) {
 fn produce(client: &mut Client, topic: &str, value: &str) -> i64 {
     let mut builder = BatchBuilder::new();
     builder.push(&NewRecord {
-        timestamp_ms: 1_700_000_000_000,
+        timestamp_ms: now_ms(),
         value: Some(value.as_bytes()),
         ..NewRecord::default()
     });

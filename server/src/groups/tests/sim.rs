@@ -241,7 +241,7 @@ impl World {
         match self.random.below(400) {
             // It crashes, to start anew without an id.
             0 => self.clients[client].phase = Phase::Off,
-            1..4 if self.clients[client].phase == Phase::Off => {
+            1..=3 if self.clients[client].phase == Phase::Off => {
                 self.clients[client].phase = Phase::Unjoined;
                 self.clients[client].member_id = StrBytes::default();
                 self.reconnect(client);
@@ -384,7 +384,8 @@ impl World {
             let key = (self.run, join.generation_id);
             let group = &self.coordinator.groups[&StrBytes::from(GROUP)];
             // A static leader that comes back leads on under another id.
-            if join.skip_assignment {
+            let leader = group.member(&join.leader);
+            if join.skip_assignment || leader.is_some_and(|member| member.instance_id.is_some()) {
                 self.leaders.insert(key, join.leader.clone());
             }
             let leader = self
