@@ -79,7 +79,7 @@ impl Core {
                 duplicate: true,
             });
         }
-        if self.storage_full {
+        if self.storage_full || self.journal.is_starved() {
             self.room_wanted = true;
             return Err(AppendError::StorageFull);
         }

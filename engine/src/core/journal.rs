@@ -17,6 +17,8 @@ use super::outbox::{Outbox, Owner};
 
 /// An idle journal writes a marker this long after its last commit, so that recovery can vouch for it.
 const MARKER_DELAY_MS: u64 = 5;
+/// Rest before a journal file that found no space is tried again.
+const CREATE_RETRY_MS: u64 = 1_000;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum SlotState {
@@ -112,6 +114,9 @@ pub(super) struct Journal {
     pub(super) frames_written: u64,
     pub(super) bytes_written: u64,
     failed: bool,
+    /// A file could not be made for want of space; tried again at `create_at_ns`.
+    disk_full: bool,
+    create_at_ns: Option<u64>,
 }
 
 impl Journal {
@@ -150,6 +155,8 @@ impl Journal {
             frames_written: 0,
             bytes_written: 0,
             failed: false,
+            disk_full: false,
+            create_at_ns: None,
         };
         for &number in config.existing_journals.iter().take(journal.files_max) {
             journal.open_slot(out, number, true);
@@ -194,6 +201,7 @@ impl Journal {
             .iter()
             .any(|slot| slot.state == SlotState::Opening);
         if !coming
+            && !self.disk_full
             && self.ready.is_empty()
             && self.preparing.is_empty()
             && self.slots.len() < self.files_max
@@ -229,10 +237,10 @@ impl Journal {
     ) {
         match result {
             Ok(()) => self.prepare(out, slot),
-            // One file is enough to go on with; a full disk only means a smaller journal.
-            Err(error) if error.is_full() && self.slots.len() > 2 => {
-                self.slots.truncate(slot);
-                self.files_max = self.slots.len();
+            // A full disk means a smaller journal for now: what there is goes on being used.
+            Err(error) if error.is_full() && slot + 1 == self.slots.len() => {
+                self.slots.pop();
+                self.disk_full = true;
             }
             Err(error) => out
                 .events
@@ -425,6 +433,7 @@ impl Journal {
         if self.failed {
             return;
         }
+        self.retry_create(now, out);
         self.write_marker(now, out);
         while self.commits.len() < self.commits_max {
             if self.sealed.is_empty() {
@@ -441,6 +450,23 @@ impl Journal {
             });
             self.submit(out, seq, file, offset, bytes);
         }
+    }
+
+    fn retry_create(&mut self, now: Now, out: &mut Outbox) {
+        if !self.disk_full {
+            return;
+        }
+        let due = *self.create_at_ns.get_or_insert(now.after_ms(CREATE_RETRY_MS));
+        if now.mono_ns >= due {
+            self.disk_full = false;
+            self.create_at_ns = None;
+            self.top_up(out);
+        }
+    }
+
+    /// No room, and the disk has none for a first file.
+    pub(super) fn is_starved(&self) -> bool {
+        self.disk_full && self.slots.is_empty()
     }
 
     fn submit(&mut self, out: &mut Outbox, seq: u64, file: FileId, offset: u64, bytes: Slice) {
@@ -561,7 +587,7 @@ impl Journal {
 
     /// Whether files run short: no full file more can be begun.
     pub(super) fn is_short(&self) -> bool {
-        self.ready.is_empty() && self.preparing.is_empty() && self.slots.len() == self.files_max
+        self.ready.is_empty() && self.preparing.is_empty() && (self.disk_full || self.slots.len() == self.files_max)
     }
 
     pub(super) fn released(&self) -> u64 {
@@ -580,8 +606,9 @@ impl Journal {
                 .all(|slot| slot.state != SlotState::Opening)
     }
 
-    pub(super) fn marker_due_ns(&self) -> Option<u64> {
-        self.marker_due_ns
+    /// When [`Journal::pump`] is due by itself, monotonic nanoseconds.
+    pub(super) fn deadline_ns(&self) -> Option<u64> {
+        self.marker_due_ns.into_iter().chain(self.create_at_ns).min()
     }
 
     /// Whether there is something that [`Journal::pump`] would start at once.

@@ -465,7 +465,7 @@ impl Core {
         }
         let retention = (self.state == State::Running).then_some(self.retention_due_ns);
         [
-            self.journal.marker_due_ns(),
+            self.journal.deadline_ns(),
             self.destage.deadline_ns(),
             retention,
         ]
