@@ -12,9 +12,22 @@ class Report:
     def __init__(self, logs):
         self.logs = logs
         self.passed, self.failed, self.left_out = [], [], []
+        # Checks that passed at the second try only, with the first try's reason.
+        self.repeated = []
 
     def check(self, name, body):
-        """Runs `body(log)`: a check passes unless it raises. `log` is the check's own file."""
+        """Runs `body(log)`: a check passes unless it raises. `log` is the check's own file. One that fails is tried once
+        more, and its name is printed with the reason: time-outs of slow clients on a busy host are not the broker's."""
+        before = len(self.failed)
+        self._once(name, body)
+        if len(self.failed) > before:
+            print(f"again {name}", flush=True)
+            first = self.failed.pop()
+            self._once(name, body)
+            if len(self.failed) == before:
+                self.repeated.append((name, first[1]))
+
+    def _once(self, name, body):
         log = self.logs / (name.replace("/", ".") + ".log")
         begun = time.monotonic()
         try:
@@ -50,7 +63,7 @@ class Report:
         print(f"\n{'checks':<24}{'passed':>8}{'failed':>8}{'left out':>10}")
         for family, counts in families.items():
             print(f"{family:<24}{counts[0]:>8}{counts[1]:>8}{counts[2]:>10}")
-        for title, outcomes in (("failed", self.failed), ("left out", self.left_out)):
+        for title, outcomes in (("failed", self.failed), ("passed at the second try", self.repeated), ("left out", self.left_out)):
             for name, reason in outcomes:
                 print(f"{title}: {name}: {reason}")
         print(f"{len(self.passed)} passed, {len(self.failed)} failed, {len(self.left_out)} skipped", flush=True)

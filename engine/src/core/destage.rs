@@ -29,7 +29,7 @@ const TURN_RECORDS: usize = 256;
 /// Up to this many files are synced one by one, more by one `syncfs`.
 const SYNC_EACH_MAX: usize = 24;
 /// Data waits in the journal alone this long at most.
-const AGE_MAX_MS: u64 = 30_000;
+const AGE_MAX_MS: u64 = 10_000;
 /// Rest after a failed round.
 const RETRY_MS: u64 = 1_000;
 

@@ -456,7 +456,9 @@ impl Journal {
         if !self.disk_full {
             return;
         }
-        let due = *self.create_at_ns.get_or_insert(now.after_ms(CREATE_RETRY_MS));
+        let due = *self
+            .create_at_ns
+            .get_or_insert(now.after_ms(CREATE_RETRY_MS));
         if now.mono_ns >= due {
             self.disk_full = false;
             self.create_at_ns = None;
@@ -587,7 +589,9 @@ impl Journal {
 
     /// Whether files run short: no full file more can be begun.
     pub(super) fn is_short(&self) -> bool {
-        self.ready.is_empty() && self.preparing.is_empty() && (self.disk_full || self.slots.len() == self.files_max)
+        self.ready.is_empty()
+            && self.preparing.is_empty()
+            && (self.disk_full || self.slots.len() == self.files_max)
     }
 
     pub(super) fn released(&self) -> u64 {
@@ -608,7 +612,10 @@ impl Journal {
 
     /// When [`Journal::pump`] is due by itself, monotonic nanoseconds.
     pub(super) fn deadline_ns(&self) -> Option<u64> {
-        self.marker_due_ns.into_iter().chain(self.create_at_ns).min()
+        self.marker_due_ns
+            .into_iter()
+            .chain(self.create_at_ns)
+            .min()
     }
 
     /// Whether there is something that [`Journal::pump`] would start at once.

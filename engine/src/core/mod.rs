@@ -300,6 +300,9 @@ impl Core {
     #[must_use]
     pub fn epoch_end(&self, part: Part, epoch: i32) -> Option<(i32, i64)> {
         let partition = self.partition(part).ok()?;
+        if epoch > self.run.leader_epoch {
+            return None; // nobody has heard of it
+        }
         if epoch == self.run.leader_epoch {
             return Some((epoch, partition.high_watermark));
         }

@@ -208,6 +208,13 @@ fn append(
         if header.is_transactional() {
             return because(error::INVALID_TXN_STATE, "there are no transactions");
         }
+        if header.base_offset.get() != 0 {
+            let why = "the base offset of a batch is 0 until the broker assigns it";
+            return because(error::INVALID_RECORD, why);
+        }
+        if header.is_idempotent() && header.base_sequence.get() < 0 {
+            return because(error::INVALID_RECORD, "an idempotent batch has a sequence");
+        }
     }
     cx.core
         .append(cx.now, part, records)
