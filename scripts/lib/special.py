@@ -216,7 +216,7 @@ def _segments(context, codec):
         feed = context.folder() / "feed"
         feed.write_bytes(b"\n".join(written) + b"\n")
         writer.produce(context.at, log, {topic: feed}, codec)
-        folder = eventually(lambda: context.broker.segments(topic).get(0))
+        folder = eventually(lambda: context.broker.segments(topic).get(0), 40)
         if not folder:
             raise Failure(f"no folder of {topic}-0 under {context.broker.data}")
         sealed = eventually(lambda: sorted(folder.glob("*.log"))[:-1], limit_s=30)

@@ -3,7 +3,7 @@
 /// Entries kept for one segment at most; past it, every other one is dropped and the interval doubles.
 const ENTRIES_MAX: usize = 4096;
 /// Bytes of log between entries at least, whatever the topic asks: bounds what checkpoints repeat.
-const INTERVAL_MIN: u32 = 16 * 1024;
+const INTERVAL_MIN: u32 = 4 * 1024;
 
 /// Points at one batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
