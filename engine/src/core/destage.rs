@@ -881,24 +881,8 @@ fn expand(step: StageStep, actions: &mut VecDeque<Action>) {
             base_offset: base,
             files,
         } => {
-            let contents = [
-                (SegmentFile::Log, files.log_bytes, None),
-                (
-                    SegmentFile::Index,
-                    files.offset_index.len() as u64,
-                    Some(files.offset_index),
-                ),
-                (
-                    SegmentFile::TimeIndex,
-                    files.time_index.len() as u64,
-                    Some(files.time_index),
-                ),
-            ];
-            for (file, len, bytes) in contents {
-                if let Some(bytes) = bytes.filter(|bytes| !bytes.is_empty()) {
-                    let mut data = AlignedBuf::with_capacity(bytes.len());
-                    data.extend_from_slice(&bytes);
-                    data.pad_to_block();
+            for (file, len, data) in files.into_files() {
+                if let Some(data) = data {
                     actions.push_back(Action::Write {
                         base,
                         file,

@@ -3,7 +3,6 @@
 use std::collections::HashMap;
 
 use crate::batch::BatchHeader;
-use crate::buf::AlignedBuf;
 use crate::disk::{Disk, DiskFile, OpenMode};
 use crate::id::PartitionKey;
 use crate::store::{
@@ -174,29 +173,13 @@ impl<'a> Replay<'a> {
     }
 
     fn seal(&mut self, dir_name: &str, base: i64, files: SealedFiles) -> Result<(), RecoveryError> {
-        let contents = [
-            (SegmentFile::Log, files.log_bytes, None),
-            (
-                SegmentFile::Index,
-                files.offset_index.len() as u64,
-                Some(files.offset_index),
-            ),
-            (
-                SegmentFile::TimeIndex,
-                files.time_index.len() as u64,
-                Some(files.time_index),
-            ),
-        ];
-        for (kind, len, bytes) in contents {
+        for (kind, len, data) in files.into_files() {
             let path = segment_path(dir_name, base, kind);
             let file = self
                 .disk
                 .open(&path, OpenMode::WriteDirect)
                 .map_err(at(&path))?;
-            if let Some(bytes) = bytes.filter(|bytes| !bytes.is_empty()) {
-                let mut data = AlignedBuf::with_capacity(bytes.len());
-                data.extend_from_slice(&bytes);
-                data.pad_to_block();
+            if let Some(data) = data {
                 self.disk.write_at(file, 0, &data).map_err(at(&path))?;
             }
             self.disk.truncate(file, len).map_err(at(&path))?;

@@ -8,6 +8,7 @@ use crate::buf::{AlignedBuf, Slice, round_down, round_up};
 
 use super::index::IndexEntry;
 use super::log::{Segment, StoredLog};
+use super::names::SegmentFile;
 
 /// Largest single write, bytes.
 const WRITE_MAX: usize = 1 << 20;
@@ -21,6 +22,28 @@ pub struct SealedFiles {
     pub offset_index: Vec<u8>,
     /// Contents of the time index.
     pub time_index: Vec<u8>,
+}
+
+impl SealedFiles {
+    /// Each of the segment's files with its exact size and, where the whole of it is still to be written, its
+    /// contents padded to whole blocks.
+    #[must_use]
+    pub fn into_files(self) -> [(SegmentFile, u64, Option<AlignedBuf>); 3] {
+        let index = |file, bytes: Vec<u8>| {
+            let data = (!bytes.is_empty()).then(|| {
+                let mut data = AlignedBuf::with_capacity(bytes.len());
+                data.extend_from_slice(&bytes);
+                data.pad_to_block();
+                data
+            });
+            (file, bytes.len() as u64, data)
+        };
+        [
+            (SegmentFile::Log, self.log_bytes, None),
+            index(SegmentFile::Index, self.offset_index),
+            index(SegmentFile::TimeIndex, self.time_index),
+        ]
+    }
 }
 
 /// What is to be done next with a segment's files.
