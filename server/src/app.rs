@@ -71,6 +71,7 @@ pub struct Server {
     pub(crate) produce: api::produce::State,
     pub(crate) fetch: api::fetch::State,
     pub(crate) list_offsets: api::list_offsets::State,
+    pub(crate) delete_records: api::delete_records::State,
     pub(crate) groups: api::groups::State,
     pub(crate) producer_ids: api::init_producer_id::State,
     pub(crate) memory: RequestMemory,
@@ -96,6 +97,7 @@ impl Server {
             produce: api::produce::State::default(),
             fetch: api::fetch::State::default(),
             list_offsets: api::list_offsets::State::default(),
+            delete_records: api::delete_records::State::default(),
             log: LogGate::default(),
             counters: Arc::default(),
             drain_until_ns: None,
@@ -227,6 +229,7 @@ impl Server {
         };
         let quiet = self.produce.is_idle()
             && self.groups.is_idle()
+            && self.delete_records.is_idle()
             && self.conns.iter().all(|(_, c)| c.is_idle());
         self.drained = quiet || cx.now.mono_ns >= until_ns;
     }
@@ -300,6 +303,7 @@ impl App for Server {
     fn on_turn(&mut self, cx: &mut Cx<'_>) {
         api::produce::durable(self, cx);
         api::groups::turn(self, cx);
+        api::delete_records::turn(self, cx);
         api::fetch::turn(self, cx);
         self.flush(cx);
         self.sweep(cx);
@@ -317,6 +321,7 @@ impl App for Server {
             self.fetch.deadline_ns(),
             self.produce.deadline_ns(),
             self.groups.deadline_ns(),
+            self.delete_records.deadline_ns(),
             self.drain_until_ns.filter(|_| !self.drained),
         ]
         .into_iter()
@@ -344,6 +349,7 @@ impl Server {
             change.carry_out(cx.core, cx.now, shard, shards);
             api::groups::changed(self, cx, change);
         }
+        self.delete_records.changed();
         self.ops.applied(update.version);
     }
 

@@ -683,14 +683,13 @@ impl Core {
             let end = (self.destage.next_record + TURN_RECORDS).min(self.parts.len());
             for at in self.destage.next_record..end {
                 if let Some(partition) = &self.parts[at] {
-                    if partition.next_log_start > partition.log_start {
-                        self.destage
-                            .log_starts
-                            .push((at as u32, partition.next_log_start));
+                    let log_start = partition.storable_log_start();
+                    if partition.sheds_at(log_start) {
+                        self.destage.log_starts.push((at as u32, log_start));
                     }
                     let record = PartitionRecord {
                         key: partition.key,
-                        log_start: partition.next_log_start,
+                        log_start,
                         log: &partition.stored,
                         epochs: &partition.epochs,
                         producers: &partition.producers,

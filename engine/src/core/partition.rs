@@ -147,6 +147,19 @@ impl Partition {
         }
     }
 
+    /// The log start that a checkpoint may have now: never beyond what is stored, so that replay goes on where the
+    /// stored log ends even when no segment is left.
+    pub(super) fn storable_log_start(&self) -> i64 {
+        let stored_end = self.stored.next_offset().unwrap_or(self.log_start);
+        self.next_log_start.min(stored_end).max(self.log_start)
+    }
+
+    /// Whether a checkpoint with this log start changes anything: the start itself, or segments that it frees.
+    pub(super) fn sheds_at(&self, log_start: i64) -> bool {
+        let first = self.stored.segments.front();
+        log_start > self.log_start || first.is_some_and(|s| s.sealed && s.next_offset <= log_start)
+    }
+
     /// Batches that are not stored yet.
     pub(super) fn has_unstored(&self) -> bool {
         self.tail_stored < self.tail_dropped + self.tail.len() as u64

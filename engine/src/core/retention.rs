@@ -1,10 +1,11 @@
 //! Retention by time and size, whole segments at a time, and the removal of what is gone.
 
 use crate::disk::{Lane, OpKind};
-use crate::id::Now;
+use crate::id::{Now, Part};
 use crate::store::{SegmentFile, partition_dir, segment_path};
 
 use super::Core;
+use super::api::FetchError;
 use super::outbox::Owner;
 
 /// Between two looks at all partitions.
@@ -80,6 +81,38 @@ impl Core {
         }
     }
 
+    /// Lets the log begin at `offset`, at most the high watermark (Kafka's DeleteRecords). It counts, and cannot be
+    /// undone by a crash, once [`Core::offsets`] shows it: a round is asked for that writes a checkpoint with it.
+    ///
+    /// # Errors
+    /// [`FetchError::UnknownPartition`], or [`FetchError::OutOfRange`] past the high watermark.
+    pub fn delete_records(&mut self, part: Part, offset: i64) -> Result<(), FetchError> {
+        let partition = self.parts.get_mut(part.0 as usize).and_then(Option::as_mut);
+        let partition = partition.ok_or(FetchError::UnknownPartition)?;
+        if offset > partition.high_watermark || offset < 0 {
+            return Err(FetchError::OutOfRange {
+                offset,
+                log_start_offset: partition.log_start,
+                log_end_offset: partition.high_watermark,
+            });
+        }
+        if offset <= partition.next_log_start {
+            return Ok(());
+        }
+        partition.next_log_start = offset;
+        self.destage.forced = true;
+        let live = partition.live.is_some_and(|live| live.bytes > 0);
+        if offset == partition.log_end && live && !partition.roll_next {
+            // Nothing of the open segment is left: it ends, so that it can go.
+            partition.roll_next = true;
+            if !partition.dirty {
+                partition.dirty = true;
+                self.destage.dirty.push(part.0);
+            }
+        }
+        Ok(())
+    }
+
     /// A durable checkpoint has these log starts: they count from now on.
     pub(super) fn raise_log_starts(&mut self, starts: Vec<(u32, i64)>) {
         for (part, start) in starts {
@@ -93,6 +126,12 @@ impl Core {
                 && first.next_offset <= start
             {
                 let (dir, base_offset) = (partition.dir.clone(), first.base_offset);
+                if partition
+                    .live
+                    .is_some_and(|live| live.base_offset == base_offset)
+                {
+                    partition.live = None; // it had ended, and nothing came after it
+                }
                 partition.stored.segments.pop_front();
                 self.doomed.push(Doomed {
                     part,

@@ -4,6 +4,7 @@ pub mod alter_configs;
 pub mod api_versions;
 pub mod create_partitions;
 pub mod create_topics;
+pub mod delete_records;
 pub mod delete_topics;
 pub mod describe_cluster;
 pub mod describe_configs;
@@ -78,6 +79,7 @@ pub(crate) fn dispatch(
         versions::API_VERSIONS => api_versions::handle(server, request)?,
         versions::CREATE_TOPICS => create_topics::handle(server, request)?,
         versions::DELETE_TOPICS => delete_topics::handle(server, request)?,
+        versions::DELETE_RECORDS => delete_records::handle(server, cx, request)?,
         versions::INIT_PRODUCER_ID => init_producer_id::handle(server, request)?,
         versions::OFFSET_FOR_LEADER_EPOCH => offset_for_leader_epoch::handle(server, cx, request)?,
         versions::DESCRIBE_CONFIGS => describe_configs::handle(server, request)?,

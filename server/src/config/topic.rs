@@ -350,6 +350,17 @@ pub fn edit_list(
     Ok(list.join(","))
 }
 
+/// Whether a topic's `cleanup.policy` is `compact` alone: its old records may not be deleted.
+#[must_use]
+pub fn only_compacts(config: &Config, topic: &BTreeMap<String, String>) -> bool {
+    let policy = topic.get("cleanup.policy").cloned();
+    !deletes(&policy.unwrap_or_else(|| default_text(config, "cleanup.policy")))
+}
+
+fn deletes(policy: &str) -> bool {
+    policy.split(',').any(|p| p.trim() == "delete")
+}
+
 /// What the core is told: the topic's settings over the broker's.
 #[must_use]
 pub fn log_config(config: &Config, topic: &BTreeMap<String, String>) -> LogConfig {
@@ -360,9 +371,7 @@ pub fn log_config(config: &Config, topic: &BTreeMap<String, String>) -> LogConfi
     // Values were checked when they were set.
     let number = |name: &str| text(name).parse::<i64>().unwrap_or(-1);
     let unsigned = |name: &str| number(name).clamp(0, i64::from(u32::MAX)) as u32;
-    let deletes = text("cleanup.policy")
-        .split(',')
-        .any(|p| p.trim() == "delete");
+    let deletes = deletes(&text("cleanup.policy"));
     LogConfig {
         segment_bytes: unsigned("segment.bytes"),
         segment_ms: number("segment.ms"),

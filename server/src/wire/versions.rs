@@ -70,6 +70,7 @@ apis! {
     API_VERSIONS 18 ApiVersions 0..=4 flexible 3;
     CREATE_TOPICS 19 CreateTopics 2..=7 flexible 5;
     DELETE_TOPICS 20 DeleteTopics 1..=6 flexible 4;
+    DELETE_RECORDS 21 DeleteRecords 0..=2 flexible 2;
     INIT_PRODUCER_ID 22 InitProducerId 0..=5 flexible 2;
     OFFSET_FOR_LEADER_EPOCH 23 OffsetForLeaderEpoch 2..=4 flexible 4;
     DESCRIBE_CONFIGS 32 DescribeConfigs 1..=4 flexible 4;

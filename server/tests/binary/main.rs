@@ -1,6 +1,7 @@
 //! The real binary: starts, refusals to start, stops, and what survives `kill -9`.
 #![allow(unreachable_pub)]
 
+mod deletion;
 mod process;
 
 use bytes::Bytes;
@@ -39,8 +40,17 @@ fn produce(client: &mut Client, topic: &str, value: &str) -> i64 {
         value: Some(value.as_bytes()),
         ..NewRecord::default()
     });
+    produce_batch(
+        client,
+        topic,
+        Bytes::from(builder.build().expect("a batch")),
+    )
+}
+
+/// Writes a batch; its offset.
+fn produce_batch(client: &mut Client, topic: &str, batch: Bytes) -> i64 {
     let data = message!(PartitionProduceData {
-        records: Some(Bytes::from(builder.build().expect("a batch"))),
+        records: Some(batch),
     });
     let request = message!(ProduceRequest {
         acks: -1,

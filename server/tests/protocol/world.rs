@@ -9,7 +9,7 @@ use bytes::{Bytes, BytesMut};
 use kafka_wire::{KafkaMessage, RequestResponsePair};
 use kafka_wire_core::{ApiVersion, DecodeLimits, KafkaDecode, KafkaEncode};
 use ringlog_engine::core::{Core, CoreConfig, Durability};
-use ringlog_engine::id::Now;
+use ringlog_engine::id::{Now, Part};
 use ringlog_engine::recovery::{RecoveryOptions, recover};
 use ringlog_engine::shard::{CloseReason, ConnId, NetCommand, SendData, Shard};
 use ringlog_engine::sim::{DiskConfig, Rng, SimDisk};
@@ -315,6 +315,17 @@ impl World {
 
     pub fn server(&self, shard: usize) -> &Server {
         self.shards[shard].app()
+    }
+
+    pub fn core(&self, shard: usize) -> &Core {
+        self.shards[shard].core()
+    }
+
+    /// A partition that `shard` has.
+    pub fn part(&self, shard: usize, topic: &str, index: i32) -> Part {
+        let topic = self.server(shard).catalog.topic(topic);
+        let key = topic.and_then(|t| t.key(index)).expect("is there");
+        self.core(shard).lookup(key).expect("is here")
     }
 
     pub fn shutdown(&mut self) {
