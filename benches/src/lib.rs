@@ -1,6 +1,7 @@
 //! Benchmarks of the storage path without a server: the raw device that the server's numbers are held against; and the
 //! report that `scripts/run` prints.
 
+pub mod claims;
 pub mod disk;
 pub mod run_report;
 pub mod uring;

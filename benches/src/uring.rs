@@ -38,6 +38,54 @@ pub struct Done {
     pub result: io::Result<usize>,
 }
 
+/// What this kernel's io_uring offers.
+#[derive(Debug, Clone, Default)]
+pub struct Abilities {
+    /// Features of a ring.
+    pub features: Vec<&'static str>,
+    /// Operations, of those this project uses or measures.
+    pub operations: Vec<&'static str>,
+}
+
+/// Asks the kernel.
+///
+/// # Errors
+/// The system's, for example `EPERM` where containers forbid io_uring.
+pub fn abilities() -> io::Result<Abilities> {
+    let ring = IoUring::new(2)?;
+    let parameters = ring.params();
+    let mut abilities = Abilities::default();
+    for (has, name) in [
+        (parameters.is_feature_single_mmap(), "single mmap"),
+        (parameters.is_feature_nodrop(), "no dropped completions"),
+        (parameters.is_feature_fast_poll(), "fast poll"),
+        (parameters.is_feature_ext_arg(), "timeouts while waiting"),
+        (parameters.is_feature_native_workers(), "native workers"),
+        (parameters.is_feature_linked_file(), "linked files"),
+    ] {
+        if has {
+            abilities.features.push(name);
+        }
+    }
+    let mut probe = io_uring::Probe::new();
+    ring.submitter().register_probe(&mut probe)?;
+    for (code, name) in [
+        (opcode::Read::CODE, "read"),
+        (opcode::Write::CODE, "write"),
+        (opcode::Fsync::CODE, "fsync"),
+        (opcode::Splice::CODE, "splice"),
+        (opcode::Send::CODE, "send"),
+        (opcode::SendZc::CODE, "send_zc"),
+        (opcode::RecvMulti::CODE, "recv"),
+        (opcode::AcceptMulti::CODE, "accept"),
+    ] {
+        if probe.is_supported(code) {
+            abilities.operations.push(name);
+        }
+    }
+    Ok(abilities)
+}
+
 /// Reads, writes and writes with a linked `fdatasync`, by one thread, at most as many at once as it was made for.
 pub struct Ring {
     ring: IoUring,

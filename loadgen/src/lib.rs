@@ -2,6 +2,7 @@
 
 pub mod ack_log;
 pub mod check;
+pub mod claims;
 pub mod cli;
 pub mod cluster;
 pub mod consumer;

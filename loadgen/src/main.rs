@@ -7,7 +7,7 @@ use std::sync::atomic::AtomicBool;
 use clap::Parser;
 use ringlog_load::cli::{CheckCommand, Cli, Command, NullSinkCommand, Request, sweep};
 use ringlog_load::null_sink::{Discard, NullSink};
-use ringlog_load::{check, report, run};
+use ringlog_load::{check, claims, report, run};
 
 /// Errors came or a check failed.
 const FOUND_FAULTS: u8 = 1;
@@ -22,6 +22,12 @@ fn main() -> ExitCode {
             well
         }),
         Command::Check(command) => run_check(command),
+        Command::Claims(command) => claims::command::run(command)
+            .map(|text| {
+                print(&text);
+                true
+            })
+            .map_err(|error| error.to_string()),
         Command::NullSink(command) => run_null_sink(command),
         command => match command.request() {
             Ok(Some(request)) => run_load(&request),

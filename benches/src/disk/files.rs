@@ -15,7 +15,7 @@ use super::BenchError;
 /// Size of the writes that prepare files, bytes.
 const PIECE: usize = 1 << 20;
 /// Space left alone, bytes: a file system that fills up measures something else.
-const SPARE: u64 = 256 << 20;
+pub const SPARE: u64 = 256 << 20;
 
 /// A folder of our own on the file system to be measured, removed when dropped.
 #[derive(Debug)]
@@ -30,8 +30,16 @@ impl Scratch {
     /// # Errors
     /// [`BenchError::File`].
     pub fn new(parent: &Path, stop: Arc<AtomicBool>) -> Result<Self, BenchError> {
+        Self::named(parent, ".ringlog-disk-", stop)
+    }
+
+    /// The same with a name that begins with `prefix`.
+    ///
+    /// # Errors
+    /// [`BenchError::File`].
+    pub fn named(parent: &Path, prefix: &str, stop: Arc<AtomicBool>) -> Result<Self, BenchError> {
         let folder = tempfile::Builder::new()
-            .prefix(".ringlog-disk-")
+            .prefix(prefix)
             .tempdir_in(parent)
             .map_err(BenchError::file(format!(
                 "a folder in {}",
@@ -141,7 +149,7 @@ pub enum Fill {
 }
 
 /// Fills `bytes` with what no device can guess from `seed`.
-pub(super) fn noise(bytes: &mut [u8], seed: u64) {
+pub(crate) fn noise(bytes: &mut [u8], seed: u64) {
     let mut state = seed ^ 0x2545_f491_4f6c_dd1d;
     for word in bytes.chunks_exact_mut(8) {
         // xorshift64: quick, and that is all that is asked of it.
@@ -156,7 +164,7 @@ pub(super) fn noise(bytes: &mut [u8], seed: u64) {
 ///
 /// # Errors
 /// [`BenchError::File`].
-pub(super) fn drop_pages(file: &File) -> Result<(), BenchError> {
+pub(crate) fn drop_pages(file: &File) -> Result<(), BenchError> {
     fadvise(file, 0, None, Advice::DontNeed)
         .map_err(|error| BenchError::file("dropping pages")(error.into()))
 }

@@ -2,13 +2,13 @@
 //! else is in the way.
 
 pub mod commit;
-mod files;
+pub(crate) mod files;
 pub mod measure;
 pub mod read;
 pub mod report;
 pub mod twice;
 
-pub use files::Scratch;
+pub use files::{Fill, SPARE, Scratch};
 
 use std::io;
 

@@ -8,6 +8,7 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use ringlog_engine::batch::Compression;
 
+use crate::claims::command::ClaimsCommand;
 use crate::cluster::TopicSpec;
 use crate::consumer::{ConsumeOptions, From, Until};
 use crate::payload::{BatchSize, PayloadSpec};
@@ -46,6 +47,8 @@ Examples:
     ringlog-load check --ack-log acks
   Flat in partitions? One line for each, three times over:
     ringlog-load sweep --vary partitions=1,16,1000 --repeat 3 -- produce -b 127.0.0.1:9092 --batch-bytes 16384
+  Which of the documents' claims hold here, in eight minutes?
+    ringlog-load claims --quick --out claims-report --dir /var/tmp
   The generator's own ceiling:
     ringlog-load null-sink --port 19099 &
     ringlog-load produce -b 127.0.0.1:19099 --partitions 16 --connections 64 --record-size 256 --batch-records 1
@@ -67,6 +70,8 @@ pub enum Command {
     Sweep(sweep::SweepCommand),
     /// Read a run's topics back and check them against its ack log
     Check(CheckCommand),
+    /// Measure the documents' claims on this host: a report with verdicts
+    Claims(Box<ClaimsCommand>),
     /// A server that throws everything away, to measure the generator itself
     NullSink(NullSinkCommand),
 }
@@ -406,7 +411,9 @@ impl Command {
             Self::Consume(command) => command.request()?,
             Self::E2e(command) => command.request()?,
             Self::Mixed(command) => command.request()?,
-            Self::Sweep(_) | Self::Check(_) | Self::NullSink(_) => return Ok(None),
+            Self::Sweep(_) | Self::Check(_) | Self::Claims(_) | Self::NullSink(_) => {
+                return Ok(None);
+            }
         };
         Ok(Some(request))
     }

@@ -1,0 +1,125 @@
+//! The raw loops behind `ringlog-load claims`: each measures one thing the documents claim, with real files, real
+//! sockets and no server. A loop returns named figures; what they mean is judged elsewhere.
+
+pub mod grid;
+pub mod mapping;
+pub mod nic;
+pub mod seek_model;
+
+use std::collections::BTreeMap;
+use std::fs::File;
+
+use crate::disk::BenchError;
+use crate::disk::files::drop_pages;
+use mapping::Mapping;
+
+/// Figures of one repetition by name; units are part of the names.
+pub type Figures = BTreeMap<String, f64>;
+
+/// Largest share of a file's pages that may still be in memory when it counts as cold.
+const COLD_SHARE_MAX: f64 = 0.01;
+
+/// Writes a file's dirty pages back, drops all of them, and looks whether they are gone. Returns the share still in memory.
+///
+/// # Errors
+/// [`BenchError`]; [`BenchError::Settings`] when the pages stayed.
+pub fn make_cold(file: &File) -> Result<f64, BenchError> {
+    file.sync_data()
+        .map_err(BenchError::file("writing pages back"))?;
+    drop_pages(file)?;
+    let share = Mapping::of(file)?.resident_share()?;
+    if share > COLD_SHARE_MAX {
+        return Err(BenchError::Settings(format!(
+            "{:.0} % of the file's pages stayed in memory: it cannot be made cold here",
+            share * 100.0
+        )));
+    }
+    Ok(share)
+}
+
+/// Reads a file into the page cache and looks whether it is there. Returns the share in memory.
+///
+/// # Errors
+/// [`BenchError`]; [`BenchError::Settings`] when the file does not stay.
+pub fn make_hot(file: &File) -> Result<f64, BenchError> {
+    use std::os::unix::fs::FileExt;
+    let mut piece = vec![0; 1 << 20];
+    let mut at = 0;
+    loop {
+        let read = file
+            .read_at(&mut piece, at)
+            .map_err(BenchError::file("reading a file into memory"))?;
+        if read == 0 {
+            break;
+        }
+        at += read as u64;
+    }
+    let share = Mapping::of(file)?.resident_share()?;
+    if share < 1.0 - COLD_SHARE_MAX {
+        return Err(BenchError::Settings(format!(
+            "only {:.0} % of the file's pages stay in memory: it cannot be made hot here",
+            share * 100.0
+        )));
+    }
+    Ok(share)
+}
+
+/// A sequence of pseudo-random numbers from a seed (splitmix64): the same in every run.
+#[derive(Debug, Clone)]
+pub struct Random(pub u64);
+
+impl Random {
+    /// The next number.
+    pub fn draw(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    /// One below `bound`, which is above 0.
+    pub fn below(&mut self, bound: u64) -> u64 {
+        ((u128::from(self.draw()) * u128::from(bound)) >> 64) as u64
+    }
+
+    /// The numbers below `count` in random order.
+    #[must_use]
+    pub fn order(&mut self, count: u32) -> Vec<u32> {
+        let mut places: Vec<u32> = (0..count).collect();
+        for last in (1..places.len()).rev() {
+            places.swap(last, self.below(last as u64 + 1) as usize);
+        }
+        places
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Write;
+
+    #[test]
+    fn pages_are_dropped_and_brought_back() {
+        let folder = tempfile::tempdir_in(env!("CARGO_MANIFEST_DIR")).unwrap();
+        let path = folder.path().join("file");
+        File::create(&path)
+            .unwrap()
+            .write_all(&vec![7; 4 << 20])
+            .unwrap();
+        let file = File::options().read(true).write(true).open(&path).unwrap();
+        assert!(make_cold(&file).unwrap() < 0.01);
+        assert!(make_hot(&file).unwrap() > 0.99);
+        assert_eq!(Mapping::of(&file).unwrap().resident_share().unwrap(), 1.0);
+    }
+
+    #[test]
+    fn an_order_holds_every_place_once() {
+        let order = Random(7).order(1000);
+        let mut sorted = order.clone();
+        sorted.sort_unstable();
+        assert_ne!(order, sorted);
+        assert!(sorted.iter().copied().eq(0..1000));
+        assert_eq!(order, Random(7).order(1000));
+    }
+}

@@ -1,0 +1,212 @@
+//! The documents' claims, one file each: its grid, how a point is measured, how the figures are judged.
+
+mod c1;
+
+use super::claim::Claim;
+use super::outcome::{ClaimResult, Conclusion};
+use super::verdict::Verdict;
+
+/// Every claim that is measured, in the documents' order.
+#[must_use]
+pub fn all() -> Vec<Box<dyn Claim>> {
+    vec![Box::new(c1::C1)]
+}
+
+/// Claims that nobody has built a measurement for, with the reason: they have their line in every report.
+const UNBUILT: [(&str, &str, &str); 19] = [
+    (
+        "C2",
+        "read+write costs 4 copies and 4 mode switches, mmap+write 3 copies, sendfile 3 copies and 2 switches, sendfile with scatter-gather 2 copies",
+        NOT_BUILT,
+    ),
+    (
+        "C3",
+        "mmap suits small files, sendfile large ones",
+        NOT_BUILT,
+    ),
+    (
+        "C4",
+        "a mapping is limited to 1–2 GB, hence commit log files of 1 GB",
+        NOT_BUILT,
+    ),
+    (
+        "C5",
+        "sendfile makes Kafka faster than RocketMQ, which maps files: 170,000/s against 100,000/s",
+        NOT_BUILT,
+    ),
+    (
+        "C6",
+        "one broker takes: ActiveMQ 6,000/s, RabbitMQ 12,000/s, RocketMQ 100,000/s, Kafka 1,000,000/s",
+        NOT_BUILT,
+    ),
+    (
+        "C7",
+        "with many partitions, appends to a file for each decay to random writes; one commit log for all avoids that",
+        NOT_BUILT,
+    ),
+    (
+        "C8",
+        "a commit log with an index per queue is read twice, a partition file once",
+        NOT_BUILT,
+    ),
+    (
+        "C9",
+        "storage efficiency: file system > key-value store > relational database",
+        NOT_BUILT,
+    ),
+    (
+        "C10",
+        "batching and compression are what makes it fast",
+        NOT_BUILT,
+    ),
+    (
+        "C11",
+        "confirms are ten times faster than transactions",
+        "the server has no transactions yet",
+    ),
+    ("C12", "acks 0, 1 and -1 trade loss for speed", NOT_BUILT),
+    (
+        "C13",
+        "appends and offset look-ups cost the same however much is stored",
+        NOT_BUILT,
+    ),
+    (
+        "C14",
+        "the page cache carries reads, and the flush policy decides what is lost",
+        NOT_BUILT,
+    ),
+    (
+        "C15",
+        "persistence costs RabbitMQ and ActiveMQ dearly, Kafka and RocketMQ little",
+        NOT_BUILT,
+    ),
+    (
+        "C16",
+        "partitions bring throughput: one consumer each, more partitions more speed",
+        NOT_BUILT,
+    ),
+    (
+        "C17",
+        "pull lets each consumer go at its own pace; a backlog of any size costs nothing",
+        NOT_BUILT,
+    ),
+    (
+        "C18",
+        "a broker that must look into messages cannot use sendfile",
+        NOT_BUILT,
+    ),
+    ("C19", "acks=1 means that the leader has flushed", NOT_BUILT),
+    (
+        "C20",
+        "eighteen fixed delay levels avoid sorting in the broker; arbitrary delays cost",
+        "there is no delayed delivery yet",
+    ),
+];
+
+const NOT_BUILT: &str = "no measurement has been built";
+
+/// Lines for what is not measured.
+#[must_use]
+pub fn unbuilt() -> Vec<ClaimResult> {
+    let built: Vec<&str> = all().iter().map(|claim| claim.id()).collect();
+    let missing = UNBUILT.iter().filter(|(id, ..)| !built.contains(id));
+    missing
+        .map(|(id, sentence, why)| ClaimResult {
+            id: (*id).to_owned(),
+            sentence: (*sentence).to_owned(),
+            conclusion: Conclusion::without(Verdict::NotYetMeasured, *why),
+            thinning: None,
+            cut_short: None,
+            measurements: Vec::new(),
+        })
+        .collect()
+}
+
+#[cfg(test)]
+pub(super) mod testing {
+    use serde::Serialize;
+
+    use crate::claims::plan::Point;
+    use crate::claims::quiet::Noise;
+    use crate::claims::record::{Identity, Journal, Measurement, Repetition};
+
+    /// A measurement with these values of one figure.
+    pub(in crate::claims) fn measurement(
+        params: &impl Serialize,
+        figure: &str,
+        values: &[f64],
+    ) -> Measurement {
+        let folder = tempfile::tempdir().unwrap();
+        let mut journal =
+            Journal::open(folder.path(), &Identity::new("test", "d", "h".into())).unwrap();
+        for (number, value) in values.iter().enumerate() {
+            let repetition = Repetition {
+                claim: "C0".into(),
+                params: Point::new(params, 0, 1.0).params,
+                number: number as u32,
+                figures: [(figure.to_owned(), *value)].into(),
+                noise: Noise::default(),
+                left_out: None,
+                unix_s: 0,
+            };
+            journal.add(repetition).unwrap();
+        }
+        journal.measurements("C0").remove(0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::claims::claim::Scale;
+    use crate::claims::plan::thin;
+
+    #[test]
+    fn every_claim_has_a_line_once() {
+        let mut ids: Vec<String> = all().iter().map(|claim| claim.id().to_owned()).collect();
+        ids.extend(unbuilt().into_iter().map(|claim| claim.id));
+        ids.sort_by_key(|id| id[1..].parse::<u32>().unwrap());
+        assert!(
+            ids.iter()
+                .enumerate()
+                .all(|(n, id)| *id == format!("C{}", n + 1)),
+            "{ids:?}"
+        );
+        assert_eq!(ids.len(), 20);
+    }
+
+    #[test]
+    fn a_quick_run_takes_eight_minutes_and_a_full_one_an_hour_and_a_half() {
+        for (scale, limit_s) in [(Scale::Quick, 8.0 * 60.0), (Scale::Full, 90.0 * 60.0)] {
+            let mut total_s = 0.0;
+            for claim in all() {
+                let setup_s = claim.needs(scale).setup_s;
+                let budget_s = claim.budget_s(scale);
+                let plan = thin(claim.points(scale), claim.repeats(scale), setup_s, budget_s);
+                assert!(
+                    plan.thinning.expected_s <= budget_s,
+                    "{} {scale:?} {:?}",
+                    claim.id(),
+                    plan.thinning
+                );
+                total_s += budget_s;
+            }
+            assert!(total_s <= limit_s, "{scale:?} {total_s} s");
+        }
+    }
+
+    #[test]
+    fn no_two_points_of_a_claim_are_the_same() {
+        for claim in all() {
+            let mut keys: Vec<String> = claim
+                .points(Scale::Full)
+                .iter()
+                .map(|point| point.key())
+                .collect();
+            let count = keys.len();
+            keys.sort();
+            keys.dedup();
+            assert_eq!(keys.len(), count, "{}", claim.id());
+        }
+    }
+}

@@ -1,0 +1,103 @@
+//! What a claim is to the runner: points, a rig that measures them, and a judge.
+
+use ringlog_benches::claims::Figures;
+
+use super::PointError;
+use super::lab::Lab;
+use super::outcome::Conclusion;
+use super::plan::{Point, Repeats};
+use super::record::Measurement;
+
+/// How long the whole run may take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Scale {
+    /// Seconds: for tests of the tool itself. The figures mean nothing.
+    Tiny,
+    /// Minutes.
+    Quick,
+    /// An hour and a half.
+    Full,
+}
+
+impl Scale {
+    /// Its name.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Tiny => "tiny",
+            Self::Quick => "quick",
+            Self::Full => "full",
+        }
+    }
+
+    /// The value for this scale.
+    #[must_use]
+    pub fn pick<T>(self, tiny: T, quick: T, full: T) -> T {
+        match self {
+            Self::Tiny => tiny,
+            Self::Quick => quick,
+            Self::Full => full,
+        }
+    }
+}
+
+/// What it takes before the first point.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Needs {
+    /// Bytes on the disk under test, at most at a time.
+    pub bytes: u64,
+    /// Seconds to prepare.
+    pub setup_s: f64,
+}
+
+/// One claim and how it is measured.
+pub trait Claim: Sync {
+    /// As the documents number it: C1.
+    fn id(&self) -> &'static str;
+
+    /// What the documents claim.
+    fn sentence(&self) -> &'static str;
+
+    /// The whole grid, both sides of a comparison next to each other.
+    fn points(&self, scale: Scale) -> Vec<Point>;
+
+    /// Space and time to prepare.
+    fn needs(&self, scale: Scale) -> Needs;
+
+    /// Seconds in all, preparation included.
+    fn budget_s(&self, scale: Scale) -> f64 {
+        scale.pick(2.0, 25.0, 280.0)
+    }
+
+    /// How often points are repeated.
+    fn repeats(&self, scale: Scale) -> Repeats {
+        scale.pick(
+            Repeats { min: 2, wanted: 2 },
+            Repeats { min: 3, wanted: 5 },
+            Repeats { min: 5, wanted: 9 },
+        )
+    }
+
+    /// Prepares what the points need.
+    ///
+    /// # Errors
+    /// [`PointError`]: then no point of the claim is measured.
+    fn rig<'a>(&self, lab: &'a Lab, points: &[Point]) -> Result<Box<dyn Rig + 'a>, PointError>;
+
+    /// Reads the measurements.
+    fn judge(&self, measurements: &[Measurement]) -> Conclusion;
+}
+
+/// Something prepared that measures the points of one claim.
+pub trait Rig {
+    /// Measures one point once.
+    ///
+    /// # Errors
+    /// [`PointError`]: the point is left out, with the reason.
+    fn measure(&mut self, point: &Point, repetition: u32) -> Result<Figures, PointError>;
+
+    /// Processes that belong to the measurement.
+    fn pids(&self) -> Vec<u32> {
+        Vec::new()
+    }
+}

@@ -1,0 +1,199 @@
+//! The subcommand: what to measure, where, and what to write.
+
+use std::fs;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use clap::Args;
+
+use super::claim::{Claim, Scale};
+use super::host::Host;
+use super::lab::{Lab, check_space};
+use super::record::{self, Identity, Journal};
+use super::report::{self, Results};
+use super::runner::{self, Planned};
+use super::{ClaimsError, catalog};
+
+/// `claims`
+#[derive(Debug, Args)]
+pub struct ClaimsCommand {
+    /// At most 8 minutes in all, with smaller files and thinner grids [default: an hour and a half]
+    #[arg(long)]
+    quick: bool,
+    /// Seconds in all, figures without meaning: for tests of this tool
+    #[arg(long, hide = true)]
+    tiny: bool,
+    /// Only these claims, for example C1,C7
+    #[arg(long, value_name = "LIST", value_delimiter = ',')]
+    only: Vec<String>,
+    /// Directory for report.html, results.json and the raw measurements
+    #[arg(long, default_value = "claims-report")]
+    out: PathBuf,
+    /// Directory on the disk under test; everything written there is removed
+    #[arg(long, default_value = ".")]
+    dir: PathBuf,
+    /// Discard what an interrupted run left in --out instead of going on with it
+    #[arg(long)]
+    fresh: bool,
+    /// The server's binary [default: ringlog-server beside this one]
+    #[arg(long, value_name = "FILE")]
+    server: Option<PathBuf>,
+    /// Files with real log lines (repeatable) [default: text files of /var/log]
+    #[arg(long, value_name = "FILE")]
+    logs: Vec<PathBuf>,
+    /// Print the plan with its time and space, and measure nothing
+    #[arg(long)]
+    plan: bool,
+    /// Print two results.json side by side and measure nothing
+    #[arg(long, num_args = 2, value_names = ["A", "B"])]
+    compare: Vec<PathBuf>,
+}
+
+/// Carries the command out and returns what to print.
+///
+/// # Errors
+/// [`ClaimsError`].
+pub fn run(command: &ClaimsCommand) -> Result<String, ClaimsError> {
+    if let [a, b] = command.compare.as_slice() {
+        return report::compare(&report::load(a)?, &report::load(b)?);
+    }
+    let claims = catalog::all();
+    let wanted = wanted(&command.only, &claims)?;
+    let scale = match (command.tiny, command.quick) {
+        (true, _) => Scale::Tiny,
+        (_, true) => Scale::Quick,
+        _ => Scale::Full,
+    };
+    let stop = Arc::new(AtomicBool::new(false));
+    for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
+        signal_hook::flag::register(signal, Arc::clone(&stop))
+            .map_err(ClaimsError::file("signals".as_ref()))?;
+    }
+    let server = command.server.clone().or_else(beside);
+    let logs = command.logs.clone();
+    let lab = Lab::new(&command.dir, scale, server, logs, &command.out, stop)?;
+    let host = Host::look(&command.dir);
+    let planned: Vec<Planned<'_>> = claims
+        .iter()
+        .map(|claim| Planned::new(claim.as_ref(), &lab, wanted.contains(&claim.id())))
+        .collect();
+    if command.fresh {
+        let file = command.out.join(record::FILE);
+        if file.exists() {
+            fs::remove_file(&file).map_err(ClaimsError::file(&file))?;
+        }
+    }
+    check_spaces(command, &planned, scale)?;
+    if command.plan {
+        return Ok(estimate(command, &planned, None));
+    }
+    let dir = command.dir.display().to_string();
+    let identity = Identity::new(scale.name(), &dir, host.identity());
+    let mut journal = Journal::open(&command.out, &identity)?;
+    eprintln!("{}", estimate(command, &planned, Some(&journal)));
+    let results = runner::run(&planned, &lab, &mut journal)?;
+    let results = Results::new(&identity, host, results, catalog::unbuilt());
+    report::write(&command.out, &results)?;
+    Ok(format!(
+        "{}\nreport: {}",
+        report::table(&results),
+        command.out.join(report::PAGE).display()
+    ))
+}
+
+/// The ids asked for, all by default.
+fn wanted(only: &[String], claims: &[Box<dyn Claim>]) -> Result<Vec<&'static str>, ClaimsError> {
+    let built: Vec<&'static str> = claims.iter().map(|claim| claim.id()).collect();
+    if only.is_empty() {
+        return Ok(built);
+    }
+    let mut ids = Vec::new();
+    for name in only {
+        let name = name.trim().to_uppercase();
+        if let Some(id) = built.iter().find(|id| **id == name) {
+            ids.push(*id);
+        } else if let Some(missing) = catalog::unbuilt().iter().find(|m| m.id == name) {
+            let why = &missing.conclusion.why;
+            return Err(ClaimsError::Usage(format!(
+                "{name} is not yet measured: {why}"
+            )));
+        } else {
+            return Err(ClaimsError::Usage(format!(
+                "{name} is no claim; there are {}",
+                built.join(", ")
+            )));
+        }
+    }
+    Ok(ids)
+}
+
+fn beside() -> Option<PathBuf> {
+    let server = std::env::current_exe()
+        .ok()?
+        .with_file_name("ringlog-server");
+    server.is_file().then_some(server)
+}
+
+fn check_spaces(
+    command: &ClaimsCommand,
+    planned: &[Planned<'_>],
+    scale: Scale,
+) -> Result<(), ClaimsError> {
+    for planned in planned.iter().filter(|planned| planned.wanted) {
+        let bytes = planned.claim.needs(scale).bytes;
+        check_space(&command.dir, planned.claim.id(), bytes, scale)?;
+    }
+    Ok(())
+}
+
+fn estimate(command: &ClaimsCommand, planned: &[Planned<'_>], journal: Option<&Journal>) -> String {
+    let wanted = || planned.iter().filter(|planned| planned.wanted);
+    let scale = if command.tiny {
+        Scale::Tiny
+    } else if command.quick {
+        Scale::Quick
+    } else {
+        Scale::Full
+    };
+    let seconds: f64 = wanted()
+        .map(|planned| match journal {
+            Some(journal) => planned.expected_s(journal),
+            None => planned.plan.thinning.expected_s,
+        })
+        .sum();
+    let bytes = wanted()
+        .map(|planned| planned.claim.needs(scale).bytes)
+        .max();
+    let mut lines: Vec<String> = Vec::new();
+    if journal.is_none() {
+        lines.extend(wanted().map(|planned| {
+            let thinning = &planned.plan.thinning;
+            format!(
+                "{:<4} {:>4} of {:>4} points, {} repetitions, {:>5.0} s, {:>6} MiB",
+                planned.claim.id(),
+                thinning.kept,
+                thinning.points,
+                thinning.repeats,
+                thinning.expected_s,
+                planned.claim.needs(scale).bytes >> 20
+            )
+        }));
+    }
+    let done = journal.map_or(0, Journal::len);
+    if done > 0 {
+        lines.push(format!(
+            "going on after {done} measurements in {}",
+            command.out.display()
+        ));
+    }
+    lines.push(format!(
+        "{} claims, about {:.0} min {:02.0} s, at most {} MiB at a time in {}",
+        wanted().count(),
+        (seconds / 60.0).floor(),
+        seconds % 60.0,
+        bytes.unwrap_or(0) >> 20,
+        command.dir.display()
+    ));
+    lines.join("\n")
+}

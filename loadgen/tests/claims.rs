@@ -1,0 +1,140 @@
+//! `ringlog-load claims` as a person runs it, made short: the figures mean nothing, everything else does.
+
+#![allow(clippy::unwrap_used)]
+
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+fn claims(arguments: &[&str], dir: &Path, out: &Path) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_ringlog-load"));
+    command.arg("claims").args(arguments);
+    command.arg("--dir").arg(dir).arg("--out").arg(out);
+    command
+}
+
+fn text(output: &Output) -> String {
+    let both = [&output.stdout[..], &output.stderr[..]].concat();
+    String::from_utf8_lossy(&both).into_owned()
+}
+
+/// Not the system's folder for temporary files: that may lie in memory.
+fn folder() -> tempfile::TempDir {
+    tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap()
+}
+
+fn entries(dir: &Path) -> usize {
+    fs::read_dir(dir).unwrap().count()
+}
+
+fn lines(out: &Path) -> usize {
+    let text = fs::read_to_string(out.join("measurements.jsonl")).unwrap();
+    text.lines().count()
+}
+
+#[test]
+fn a_run_leaves_a_report_and_nothing_else() {
+    let (disk, out) = (folder(), folder());
+    let run = |arguments: &[&str]| claims(arguments, disk.path(), out.path()).output().unwrap();
+    let output = run(&["--tiny", "--only", "c1"]);
+    assert!(output.status.success(), "{}", text(&output));
+    assert_eq!(entries(disk.path()), 0, "something was left on the disk");
+
+    let json = fs::read_to_string(out.path().join("results.json")).unwrap();
+    let results: Value = serde_json::from_str(&json).unwrap();
+    let claims = results["claims"].as_array().unwrap();
+    assert_eq!(claims.len(), 20, "every claim has its entry");
+    assert_eq!(claims[1]["conclusion"]["verdict"], "not_yet_measured");
+    let measured = &claims[0]["measurements"];
+    let first = &measured[0];
+    assert!(first["params"]["block"].is_u64() && first["figures"]["mb_per_s"]["median"].is_f64());
+    assert_eq!(first["repetitions"].as_array().unwrap().len(), 2);
+    // Both sides take turns: the first two points differ in nothing but the pattern.
+    assert_ne!(
+        measured[0]["params"]["pattern"],
+        measured[1]["params"]["pattern"]
+    );
+    assert_eq!(
+        measured[0]["params"]["block"],
+        measured[1]["params"]["block"]
+    );
+    let page = fs::read_to_string(out.path().join("report.html")).unwrap();
+    assert!(page.contains("<svg") && page.contains("C20"));
+
+    // The same command again has nothing to measure; with other settings it is refused.
+    let measured = lines(out.path());
+    let output = run(&["--tiny", "--only", "C1"]);
+    assert!(
+        text(&output).contains("going on after"),
+        "{}",
+        text(&output)
+    );
+    assert_eq!(lines(out.path()), measured);
+    let output = run(&["--quick", "--only", "C1"]);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(text(&output).contains("--fresh"), "{}", text(&output));
+
+    let path = out.path().join("results.json");
+    let compared = Command::new(env!("CARGO_BIN_EXE_ringlog-load"))
+        .args(["claims", "--compare"])
+        .args([&path, &path])
+        .output()
+        .unwrap();
+    assert!(
+        compared.status.success() && text(&compared).contains("C1"),
+        "{}",
+        text(&compared)
+    );
+}
+
+#[test]
+fn bad_requests_are_refused_in_a_line_before_anything_is_written() {
+    let (disk, out) = (folder(), folder());
+    for (arguments, reason) in [
+        (&["--tiny", "--only", "C99"][..], "C99 is no claim"),
+        (&["--tiny", "--only", "C20"][..], "not yet measured"),
+        (&["--compare", "/none", "/none"][..], "/none"),
+    ] {
+        let output = claims(arguments, disk.path(), out.path()).output().unwrap();
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}");
+        let said = text(&output);
+        assert!(said.contains(reason) && said.lines().count() == 1, "{said}");
+    }
+    let missing = disk.path().join("missing");
+    let output = claims(&["--tiny"], &missing, out.path()).output().unwrap();
+    assert_eq!(output.status.code(), Some(2), "{}", text(&output));
+    assert_eq!((entries(disk.path()), entries(out.path())), (0, 0));
+}
+
+#[test]
+fn an_interrupted_run_clears_up_and_goes_on_later() {
+    let (disk, out) = (folder(), folder());
+    let mut child = claims(&["--tiny", "--only", "C1"], disk.path(), out.path())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while !out.path().join("measurements.jsonl").exists() || lines(out.path()) < 3 {
+        assert!(Instant::now() < deadline, "no measurement in 20 s");
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    let pid = rustix::process::Pid::from_child(&child);
+    rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
+    let status = child.wait().unwrap();
+    assert_eq!(entries(disk.path()), 0, "something was left on the disk");
+    let measured = lines(out.path());
+    // It may have been done just before the signal.
+    if status.code() == Some(2) {
+        assert!(!out.path().join("report.html").exists());
+    }
+    let output = claims(&["--tiny", "--only", "C1"], disk.path(), out.path())
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", text(&output));
+    assert!(lines(out.path()) >= measured);
+    assert!(out.path().join("report.html").exists());
+}
