@@ -253,11 +253,25 @@ pub const BROKER_CONFIGS: &[BrokerConfig] = &[
         "Partitions of the topic that holds committed offsets.",
     ),
     number(
+        "producer.id.expiration.ms",
+        "86400000",
+        Int,
+        1,
+        "An idempotent producer that has been silent for longer is forgotten.",
+    ),
+    number(
         "queued.max.request.bytes",
         "268435456",
         Long,
         1 << 20,
         "Memory of one shard for requests that are arriving or wait for the journal.",
+    ),
+    number(
+        "ringlog.batch.max.bytes",
+        "1048588",
+        Int,
+        1024,
+        "The largest batch that any topic may allow; message.max.bytes when that is larger.",
     ),
     number(
         "ringlog.partitions.max",
@@ -355,6 +369,7 @@ impl Config {
     /// The value of a broker setting: as set, else its default.
     #[must_use]
     pub fn text(&self, name: &str) -> &str {
+        debug_assert!(broker(name).is_some(), "no setting is called {name}");
         match self.set.get(name) {
             Some(value) => value,
             None => broker(name).map_or("", |c| c.default),

@@ -265,3 +265,20 @@ fn one(mut builder: BatchBuilder) -> Bytes {
     });
     Bytes::from(builder.build().expect("a batch"))
 }
+
+#[test]
+fn an_idempotent_producer_is_known_for_longer_than_a_minute() {
+    let mut world = World::new(1, &[]);
+    let conn = world.connect(0);
+    create(&mut world, conn, "t", 1);
+    let mut builder = BatchBuilder::new().producer(7, 0, 0);
+    builder.push(&NewRecord::default());
+    let batch = Bytes::from(builder.build().expect("a batch"));
+    assert_eq!(produce(&mut world, conn, "t", 0, batch.clone()), (0, 0));
+    world.pass_ms(60_000);
+    assert_eq!(
+        produce(&mut world, conn, "t", 0, batch),
+        (0, 0),
+        "the same batch"
+    );
+}

@@ -82,7 +82,7 @@ impl World {
             memory_bytes: 64 << 20,
             max_batch_bytes: 100 << 10,
             read_direct: false,
-            producer_expiry_ms: 86_400_000,
+            producer_expiry_ms: config.number("producer.id.expiration.ms"),
             open_files: 64,
             reads_in_flight: 8,
             mutations: Default::default(),
