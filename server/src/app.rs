@@ -90,12 +90,12 @@ impl Server {
             memory: RequestMemory::new(env.config.request_memory_bytes),
             producer_ids: api::init_producer_id::State::new(&env),
             groups: api::groups::State::new(&env, &catalog),
+            fetch: api::fetch::State::new(&env),
             env,
             catalog,
             conns: Conns::default(),
             ops: Ops::new(controller),
             produce: api::produce::State::default(),
-            fetch: api::fetch::State::default(),
             list_offsets: api::list_offsets::State::default(),
             delete_records: api::delete_records::State::default(),
             log: LogGate::default(),
@@ -351,6 +351,12 @@ impl Server {
         }
         self.delete_records.changed();
         self.ops.applied(update.version);
+    }
+
+    /// What waiting fetches and fetch sessions hold.
+    #[must_use]
+    pub fn fetches(&self) -> api::fetch::Gauges {
+        self.fetch.gauges()
     }
 
     /// The time, for handlers that have no context.

@@ -248,7 +248,7 @@ pub struct LogOffsets {
 /// News from the core.
 #[derive(Debug)]
 pub enum Event {
-    /// A watched partition's high watermark rose (or the partition was deleted). The watch is spent.
+    /// A watched partition's high watermark or log start rose (or the partition was deleted). The watch is spent.
     Advanced(Part),
     /// A fetch is answered.
     Fetched(ReadId, Result<FetchData, FetchError>),

@@ -289,7 +289,7 @@ impl Core {
         })
     }
 
-    /// Asks for one [`Event::Advanced`] when the partition's high watermark next rises.
+    /// Asks for one [`Event::Advanced`] when the partition's high watermark or log start next rises.
     pub fn watch(&mut self, part: Part) {
         if let Some(Some(partition)) = self.parts.get_mut(part.0 as usize) {
             partition.watched = true;

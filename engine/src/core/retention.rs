@@ -5,7 +5,7 @@ use crate::id::{Now, Part};
 use crate::store::{SegmentFile, partition_dir, segment_path};
 
 use super::Core;
-use super::api::FetchError;
+use super::api::{Event, FetchError};
 use super::outbox::Owner;
 
 /// Between two looks at all partitions.
@@ -119,6 +119,9 @@ impl Core {
             let Some(partition) = self.parts[part as usize].as_mut() else {
                 continue;
             };
+            if start > partition.log_start && std::mem::take(&mut partition.watched) {
+                self.out.events.push_back(Event::Advanced(Part(part)));
+            }
             partition.log_start = start;
             partition.epochs.truncate_start(start);
             while let Some(first) = partition.stored.segments.front()

@@ -10,7 +10,7 @@ use super::util::*;
 use super::world::{Conn, World};
 
 /// Base offsets of the batches in a response's records.
-fn bases(records: &[u8]) -> Vec<i64> {
+pub fn bases(records: &[u8]) -> Vec<i64> {
     let (mut rest, mut bases) = (records, Vec::new());
     while let Ok(header) = BatchHeader::parse(rest) {
         bases.push(header.base_offset.get());

@@ -5,6 +5,7 @@ mod bad_input;
 mod delete_records;
 mod fetch;
 mod produce;
+mod sessions;
 mod topics;
 mod util;
 mod world;

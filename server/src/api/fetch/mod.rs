@@ -1,29 +1,41 @@
 //! Fetch: batches from many partitions, from memory at once, from the disk when the reads are done, or, when there
 //! is nothing yet, once enough has arrived or the client's patience ends.
 
+mod pending;
 mod respond;
+mod session;
+mod watch;
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
+use std::sync::Arc;
 
 use hashbrown::HashMap;
-use ringlog_engine::core::{Chunk, Core, FetchData, FetchError, FetchSpec, ReadId, Reply};
+use ringlog_engine::core::{Core, FetchData, FetchError, FetchSpec, ReadId, Reply};
 use ringlog_engine::id::Part;
 use ringlog_engine::shard::Cx;
 
 use super::{Request, fetch_error, local};
-use crate::app::Server;
-use crate::conn::Token;
-use crate::wire::fetch::{FetchPartition, FetchRequest};
+use crate::app::{Env, Server};
+use crate::wire::fetch::{FetchRequest, FetchTopic};
 use crate::wire::{Malformed, error};
 
-/// Requests that are not answered yet.
-#[derive(Debug, Default)]
+use pending::{PartitionFetch, Pending, Progress, Scope, TopicFetch, release};
+use session::{Sessions, SlotState, Watched};
+use watch::{Watcher, Watchers};
+
+/// Epochs of requests that name all their partitions (KIP-227): this one opens a session.
+const INITIAL_EPOCH: i32 = 0;
+/// This one does not.
+const FINAL_EPOCH: i32 = -1;
+
+/// Requests that are not answered yet, and the sessions of clients.
+#[derive(Debug)]
 pub(crate) struct State {
     next: u64,
     pending: HashMap<u64, Pending>,
-    /// Requests that wait for a partition's high watermark to rise.
-    watchers: HashMap<Part, Vec<u64>>,
+    watchers: Watchers,
+    sessions: Sessions,
     /// Partitions of requests that wait for the disk.
     reads: HashMap<ReadId, (u64, usize)>,
     deadlines: BinaryHeap<Reverse<(u64, u64)>>,
@@ -33,65 +45,88 @@ pub(crate) struct State {
     crowded_out: Vec<u64>,
 }
 
-/// A request under way.
-#[derive(Debug)]
-struct Pending {
-    token: Token,
-    read_committed: bool,
-    min_bytes: usize,
-    max_bytes: usize,
-    deadline_ns: u64,
-    session_id: i32,
-    topics: Vec<TopicFetch>,
-    partitions: Vec<PartitionFetch>,
-    /// Bytes found, and asked of the disk.
-    bytes: usize,
-    reads: usize,
-}
-
-#[derive(Debug)]
-struct TopicFetch {
-    name: Box<str>,
-    partitions: usize,
-}
-
-#[derive(Debug)]
-struct PartitionFetch {
-    index: i32,
-    offset: i64,
-    max_bytes: usize,
-    part: Option<Part>,
-    state: Progress,
-}
-
-#[derive(Debug)]
-enum Progress {
-    /// There may be something to read.
-    Fresh,
-    /// Nothing beyond the offset yet; being watched.
-    AtEnd,
-    /// The disk was asked for so many bytes.
-    Reading(usize),
-    /// Found.
-    Data(FetchData),
-    /// So many bytes were found, which was not enough; they are read again, so that nothing is held meanwhile.
-    Held(usize),
-    /// Kafka's error code.
-    Failed(i16),
+/// How much there is of what fetches hold.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Gauges {
+    /// Requests that wait.
+    pub waiting: usize,
+    /// Sessions.
+    pub sessions: usize,
+    /// Partitions of all sessions.
+    pub session_partitions: usize,
+    /// Partitions that somebody waits for.
+    pub watched_partitions: usize,
 }
 
 impl State {
+    pub(crate) fn new(env: &Env) -> Self {
+        let seed = (u64::from(env.run.run) << 32) + (u64::from(env.shard) << 24);
+        Self {
+            next: 0,
+            pending: HashMap::new(),
+            watchers: Watchers::default(),
+            sessions: Sessions::new(env.config.fetch_sessions_max, seed),
+            reads: HashMap::new(),
+            deadlines: BinaryHeap::new(),
+            news: Vec::new(),
+            crowded_out: Vec::new(),
+        }
+    }
+
+    /// What is held now.
+    pub(crate) fn gauges(&self) -> Gauges {
+        Gauges {
+            waiting: self.pending.len(),
+            sessions: self.sessions.len(),
+            session_partitions: self.sessions.partitions(),
+            watched_partitions: self.watchers.len(),
+        }
+    }
+
     /// A watched partition has news.
     pub(crate) fn advanced(&mut self, part: Part) {
-        for id in self.watchers.remove(&part).unwrap_or_default() {
-            let Some(pending) = self.pending.get_mut(&id) else {
-                continue;
-            };
-            for partition in &mut pending.partitions {
-                if partition.part == Some(part) && matches!(partition.state, Progress::AtEnd) {
-                    partition.state = Progress::Fresh;
+        for watcher in self.watchers.take(part) {
+            match watcher {
+                Watcher::Request { id, at } => {
+                    if let Some(pending) = self.pending.get_mut(&id) {
+                        pending.moved(at);
+                    }
+                    self.notify(id);
+                }
+                Watcher::Session { id, slot } => self.session_advanced(id, slot),
+            }
+        }
+    }
+
+    fn session_advanced(&mut self, id: i32, slot: usize) {
+        let Some(session) = self.sessions.get(id) else {
+            return;
+        };
+        let waiting = session.waiting;
+        let Some(found) = session.slots.get_mut(slot) else {
+            return;
+        };
+        found.watched = false;
+        match found.state {
+            SlotState::Ready => {}
+            SlotState::Idle => session.rouse(slot),
+            SlotState::Active(at) => {
+                if let Some(pending) = waiting.and_then(|id| self.pending.get_mut(&id)) {
+                    pending.moved(at);
                 }
             }
+        }
+        if let Some(waiting) = waiting {
+            self.notify(waiting);
+        }
+    }
+
+    /// Has a request looked at in this turn.
+    fn notify(&mut self, id: u64) {
+        if let Some(pending) = self.pending.get_mut(&id)
+            && !pending.noted
+        {
+            pending.noted = true;
             self.news.push(id);
         }
     }
@@ -106,24 +141,52 @@ impl State {
         self.deadlines.peek().map(|Reverse((ns, _))| *ns)
     }
 
-    fn watch(&mut self, core: &mut Core, part: Part, id: u64) {
-        let waiting = self.watchers.entry(part).or_default();
-        if waiting.is_empty() {
-            core.watch(part);
-        }
-        if !waiting.contains(&id) {
-            waiting.push(id);
+    /// Has the core tell when a request's partition moves.
+    fn watch(&mut self, core: &mut Core, pending: &mut Pending, id: u64, at: usize) {
+        let partition = &mut pending.partitions[at];
+        let Some(part) = partition.part else { return };
+        let watcher = match pending.scope {
+            Scope::Full { .. } => {
+                if std::mem::replace(&mut partition.watched, true) {
+                    return;
+                }
+                Watcher::Request { id, at }
+            }
+            Scope::Incremental { session: id } => {
+                let slot = partition.slot;
+                let found = self.sessions.get(id).and_then(|s| s.slots.get_mut(slot));
+                if found.is_none_or(|s| std::mem::replace(&mut s.watched, true)) {
+                    return;
+                }
+                Watcher::Session { id, slot }
+            }
+        };
+        self.watchers.add(core, part, watcher);
+    }
+
+    fn unwatch(&mut self, left: Vec<Watched>) {
+        for (part, id, slot) in left {
+            self.watchers.remove(part, Watcher::Session { id, slot });
         }
     }
 
-    fn unwatch(&mut self, pending: &Pending, id: u64) {
-        for partition in &pending.partitions {
-            if let Some(part) = partition.part
-                && let Some(waiting) = self.watchers.get_mut(&part)
-            {
-                waiting.retain(|other| *other != id);
-                if waiting.is_empty() {
-                    self.watchers.remove(&part);
+    /// A request is over: nobody is to wake it. Partitions of its session that it leaves `unanswered` are looked at
+    /// by the next.
+    fn end(&mut self, id: u64, pending: &Pending, unanswered: bool) {
+        match pending.scope {
+            Scope::Full { .. } => {
+                for (at, partition) in pending.partitions.iter().enumerate() {
+                    if let (Some(part), true) = (partition.part, partition.watched) {
+                        self.watchers.remove(part, Watcher::Request { id, at });
+                    }
+                }
+            }
+            Scope::Incremental { session } => {
+                if let Some(session) = self.sessions.get(session) {
+                    session.waiting = None;
+                    for partition in pending.partitions.iter().filter(|_| unanswered) {
+                        session.settle(partition.slot, false);
+                    }
                 }
             }
         }
@@ -137,29 +200,48 @@ pub(crate) fn handle(
 ) -> Result<(), Malformed> {
     let version = request.header.api_version;
     let body = FetchRequest::parse(request.body, version)?;
+    let scope = match scope(server, cx, &body) {
+        Ok(scope) => scope,
+        Err(code) => {
+            respond::refuse(server, request.token, code);
+            return Ok(());
+        }
+    };
     let wait_ms = body.max_wait_ms.max(0) as u64;
     let limit = server.env.config.fetch_bytes_max;
     let mut pending = Pending {
         token: request.token,
+        scope,
         read_committed: body.isolation_level == 1,
         min_bytes: body.min_bytes.max(0) as usize,
         max_bytes: (body.max_bytes.max(0) as usize).min(limit),
         deadline_ns: cx.now.after_ms(wait_ms),
-        session_id: 0,
-        topics: Vec::with_capacity(body.topics.len()),
         partitions: Vec::new(),
+        fresh: Vec::new(),
+        found: Vec::new(),
+        ended: Vec::new(),
         bytes: 0,
         reads: 0,
+        failures: 0,
+        noted: false,
     };
-    for topic in &body.topics {
-        pending.topics.push(TopicFetch {
-            name: topic.name.into(),
-            partitions: topic.partitions.len(),
-        });
-        for wanted in &topic.partitions {
-            let found = find(server, cx.core, topic.name, wanted);
-            pending.partitions.push(found);
+    if matches!(pending.scope, Scope::Full { .. }) {
+        for topic in &body.topics {
+            for wanted in &topic.partitions {
+                let part = find(server, cx.core, topic.name, wanted.index);
+                pending.failures += usize::from(part.is_err());
+                pending.partitions.push(PartitionFetch {
+                    index: wanted.index,
+                    offset: wanted.offset,
+                    max_bytes: wanted.max_bytes.max(0) as usize,
+                    part: part.ok(),
+                    state: part.map_or_else(Progress::Failed, |_| Progress::Fresh),
+                    watched: false,
+                    slot: 0,
+                });
+            }
         }
+        pending.fresh = (0..pending.partitions.len()).collect();
     }
     let id = server.fetch.next;
     server.fetch.next += 1;
@@ -167,54 +249,110 @@ pub(crate) fn handle(
     Ok(())
 }
 
-fn find(server: &Server, core: &Core, topic: &str, wanted: &FetchPartition) -> PartitionFetch {
-    let part = local(&server.env, &server.catalog, topic, wanted.index)
-        .and_then(|key| core.lookup(key).ok_or(error::UNKNOWN_TOPIC_OR_PARTITION));
-    PartitionFetch {
-        index: wanted.index,
-        offset: wanted.offset,
-        max_bytes: wanted.max_bytes.max(0) as usize,
-        part: part.ok(),
-        state: part.map_or_else(Progress::Failed, |_| Progress::Fresh),
+/// Whether a request is full or goes on in a session. (`FetchManager.newContext`)
+fn scope(server: &mut Server, cx: &mut Cx<'_>, body: &FetchRequest<'_>) -> Result<Scope, i16> {
+    let full = |topics: &[FetchTopic<'_>], opens_session| Scope::Full {
+        topics: topics
+            .iter()
+            .map(|topic| TopicFetch {
+                name: Arc::from(topic.name),
+                partitions: topic.partitions.len(),
+            })
+            .collect(),
+        opens_session,
+    };
+    let id = body.session_id;
+    if matches!(body.session_epoch, INITIAL_EPOCH | FINAL_EPOCH) {
+        close_session(server, cx, id);
+        return Ok(full(&body.topics, body.session_epoch == INITIAL_EPOCH));
     }
+    let waiting = server.fetch.sessions.expect(id, body.session_epoch)?;
+    if let Some(earlier) = waiting.waiting {
+        // The client did not wait for its last response: that one finds the session's epoch changed.
+        interrupt(server, cx, earlier, error::INVALID_FETCH_SESSION_EPOCH);
+    }
+    let mut left = Vec::new();
+    let state = &mut server.fetch;
+    let (topics, forgotten) = (&body.topics, &body.forgotten);
+    let goes_on = state
+        .sessions
+        .update(id, topics, forgotten, cx.now.mono_ns, &mut left);
+    state.unwatch(left);
+    Ok(if goes_on {
+        Scope::Incremental { session: id }
+    } else {
+        full(topics, false)
+    })
+}
+
+/// Ends a session, if it is there, and the request that waits in it.
+fn close_session(server: &mut Server, cx: &mut Cx<'_>, id: i32) {
+    let mut left = Vec::new();
+    let waiting = server.fetch.sessions.remove(id, &mut left);
+    server.fetch.unwatch(left);
+    if let Some(waiting) = waiting {
+        interrupt(server, cx, waiting, error::FETCH_SESSION_ID_NOT_FOUND);
+    }
+}
+
+/// Answers a request that waits with an error.
+fn interrupt(server: &mut Server, cx: &mut Cx<'_>, id: u64, code: i16) {
+    if let Some(pending) = server.fetch.pending.remove(&id) {
+        pending.release(cx.core);
+        server.fetch.end(id, &pending, true);
+        if let Some(conn) = server.conns.get(pending.token.conn) {
+            conn.fetches.retain(|other| *other != id);
+        }
+        respond::refuse(server, pending.token, code);
+    }
+}
+
+fn find(server: &Server, core: &Core, topic: &str, index: i32) -> Result<Part, i16> {
+    let key = local(&server.env, &server.catalog, topic, index)?;
+    core.lookup(key).ok_or(error::UNKNOWN_TOPIC_OR_PARTITION)
 }
 
 /// Reads what can be read and answers the request if that is enough; else it goes on waiting.
 fn advance(server: &mut Server, cx: &mut Cx<'_>, id: u64, mut pending: Pending) {
-    for partition in &mut pending.partitions {
-        if let Progress::Held(bytes) = partition.state {
-            pending.bytes -= bytes;
-            partition.state = Progress::Fresh;
-        }
-    }
+    pending.noted = false;
     let crowded = read(server, cx, id, &mut pending);
-    let failed = |p: &PartitionFetch| matches!(p.state, Progress::Failed(_));
+    let asks_nothing = matches!(pending.scope, Scope::Full { .. }) && pending.partitions.is_empty();
     let enough = (pending.bytes >= pending.min_bytes && !crowded)
         || cx.now.mono_ns >= pending.deadline_ns
-        || pending.partitions.iter().any(failed);
-    if pending.reads == 0 && (enough || pending.partitions.is_empty() && pending.min_bytes == 0) {
-        server.fetch.unwatch(&pending, id);
+        || pending.failures > 0
+        || asks_nothing;
+    if pending.reads == 0 && enough {
+        server.fetch.end(id, &pending, false);
         if let Some(conn) = server.conns.get(pending.token.conn) {
             conn.fetches.retain(|other| *other != id);
         }
         respond::respond(server, cx, pending);
         return;
     }
-    for partition in &mut pending.partitions {
-        if let Progress::Data(data) = &partition.state
-            && pending.reads == 0
-        {
-            release(cx.core, data);
-            partition.state = Progress::Held(data.bytes);
-        }
-        if let (Some(part), Progress::AtEnd | Progress::Held(_)) =
-            (partition.part, &partition.state)
-        {
-            server.fetch.watch(cx.core, part, id);
+    if pending.reads == 0 {
+        pending.hold(cx.core);
+    }
+    let ended = std::mem::take(&mut pending.ended);
+    let held = pending.found.clone();
+    for at in ended.into_iter().chain(held) {
+        if matches!(
+            pending.partitions[at].state,
+            Progress::AtEnd | Progress::Held(_)
+        ) {
+            server.fetch.watch(cx.core, &mut pending, id, at);
         }
     }
     if crowded {
         server.fetch.crowded_out.push(id);
+    }
+    wait(server, id, pending);
+}
+
+fn wait(server: &mut Server, id: u64, pending: Pending) {
+    if let Scope::Incremental { session } = pending.scope
+        && let Some(session) = server.fetch.sessions.get(session)
+    {
+        session.waiting = Some(id);
     }
     if let Some(conn) = server.conns.get(pending.token.conn)
         && !conn.fetches.contains(&id)
@@ -229,40 +367,113 @@ fn advance(server: &mut Server, cx: &mut Cx<'_>, id: u64, mut pending: Pending) 
 /// Asks the core for what may be there; returns whether it had to turn a read away.
 fn read(server: &mut Server, cx: &mut Cx<'_>, id: u64, pending: &mut Pending) -> bool {
     let mut crowded = false;
-    for (at, partition) in pending.partitions.iter_mut().enumerate() {
-        let (Some(part), Progress::Fresh) = (partition.part, &partition.state) else {
-            continue;
-        };
+    let mut places = pending.take_fresh().into_iter();
+    loop {
         let left = pending.max_bytes.saturating_sub(pending.bytes);
         if left == 0 && pending.bytes > 0 {
-            break;
+            pending.fresh.extend(places);
+            return crowded;
         }
-        let spec = FetchSpec {
-            offset: partition.offset,
-            max_bytes: partition.max_bytes.min(left),
-            min_one: pending.bytes == 0,
-            spans: server.env.config.spans,
+        let next = places.next();
+        let Some(at) = next.or_else(|| next_of_session(server, cx.core, pending)) else {
+            return crowded;
         };
-        partition.state = match cx.core.fetch(cx.now, part, spec) {
-            Ok(Reply::Ready(data)) if data.bytes == 0 => at_end(cx.core, part, spec),
-            Ok(Reply::Ready(data)) => {
-                pending.bytes += data.bytes;
-                Progress::Data(data)
-            }
-            Ok(Reply::Pending(read)) => {
-                server.fetch.reads.insert(read, (id, at));
-                pending.reads += 1;
-                pending.bytes += spec.max_bytes.max(1);
-                Progress::Reading(spec.max_bytes.max(1))
-            }
-            Err(FetchError::Busy) => {
-                crowded = true;
-                Progress::Fresh
-            }
-            Err(failure) => Progress::Failed(fetch_error(failure)),
-        };
+        crowded |= !read_partition(server, cx, id, pending, at);
     }
-    crowded
+}
+
+/// Takes the next ready partition of the request's session into the request; its place there.
+fn next_of_session(server: &mut Server, core: &Core, pending: &mut Pending) -> Option<usize> {
+    let Scope::Incremental { session: id } = pending.scope else {
+        return None;
+    };
+    let at = pending.partitions.len();
+    let session = server.fetch.sessions.get(id)?;
+    let place = session.next_ready(at)?;
+    let slot = session.slots.get(place)?;
+    let (index, offset, max_bytes) = (slot.index, slot.offset, slot.max_bytes);
+    let part = match slot.part {
+        // A watch on a partition that is gone is about to be answered: until then its place stays as it is.
+        Some(part) if slot.watched || core.offsets(part).is_some() => Ok(part),
+        _ => {
+            let topic = slot.topic.clone();
+            find(server, core, &topic, index)
+        }
+    };
+    if let Some(slot) = server
+        .fetch
+        .sessions
+        .get(id)
+        .and_then(|s| s.slots.get_mut(place))
+    {
+        slot.part = part.ok();
+    }
+    pending.failures += usize::from(part.is_err());
+    pending.partitions.push(PartitionFetch {
+        index,
+        offset,
+        max_bytes,
+        part: part.ok(),
+        state: part.map_or_else(Progress::Failed, |_| Progress::Fresh),
+        watched: false,
+        slot: place,
+    });
+    Some(at)
+}
+
+/// Asks the core for one partition's batches; false when it has too many reads in flight.
+fn read_partition(
+    server: &mut Server,
+    cx: &mut Cx<'_>,
+    id: u64,
+    pending: &mut Pending,
+    at: usize,
+) -> bool {
+    let left = pending.max_bytes.saturating_sub(pending.bytes);
+    let partition = &mut pending.partitions[at];
+    let (Some(part), Progress::Fresh) = (partition.part, &partition.state) else {
+        return true;
+    };
+    let spec = FetchSpec {
+        offset: partition.offset,
+        max_bytes: partition.max_bytes.min(left),
+        min_one: pending.bytes == 0,
+        spans: server.env.config.spans,
+    };
+    let state = match cx.core.fetch(cx.now, part, spec) {
+        Ok(Reply::Ready(data)) if data.bytes == 0 => at_end(cx.core, part, spec),
+        Ok(Reply::Ready(data)) => Progress::Data(data),
+        Ok(Reply::Pending(read)) => {
+            server.fetch.reads.insert(read, (id, at));
+            Progress::Reading(spec.max_bytes.max(1))
+        }
+        Err(FetchError::Busy) => {
+            pending.fresh.push(at);
+            return false;
+        }
+        Err(failure) => Progress::Failed(fetch_error(failure)),
+    };
+    match &state {
+        Progress::Data(data) => {
+            pending.bytes += data.bytes;
+            pending.found.push(at);
+        }
+        Progress::Reading(asked) => {
+            pending.bytes += asked;
+            pending.reads += 1;
+        }
+        Progress::Failed(_) => pending.failures += 1,
+        _ => {}
+    }
+    let ended = matches!(state, Progress::AtEnd);
+    partition.state = state;
+    match pending.scope {
+        // What is idle in a session is watched whether a request waits or not.
+        Scope::Incremental { .. } if ended => server.fetch.watch(cx.core, pending, id, at),
+        Scope::Full { .. } if ended => pending.ended.push(at),
+        _ => {}
+    }
+    true
 }
 
 /// Nothing came back: because nothing is there yet, or because the first batch is larger than what was left.
@@ -283,8 +494,9 @@ pub(crate) fn fetched(
     read: ReadId,
     result: Result<FetchData, FetchError>,
 ) {
-    let crowded_out = std::mem::take(&mut server.fetch.crowded_out);
-    server.fetch.news.extend(crowded_out);
+    for id in std::mem::take(&mut server.fetch.crowded_out) {
+        server.fetch.notify(id);
+    }
     let place = server.fetch.reads.remove(&read);
     let found = place.and_then(|(id, at)| Some((id, at, server.fetch.pending.get_mut(&id)?)));
     let Some((id, at, pending)) = found else {
@@ -302,21 +514,19 @@ pub(crate) fn fetched(
     partition.state = match result {
         Ok(data) => {
             pending.bytes += data.bytes;
+            pending.found.push(at);
             Progress::Data(data)
         }
-        Err(FetchError::Busy) => Progress::Fresh,
-        Err(failure) => Progress::Failed(fetch_error(failure)),
-    };
-    server.fetch.news.push(id);
-}
-
-/// Gives back the files of data that is not sent.
-fn release(core: &mut Core, data: &FetchData) {
-    for chunk in &data.chunks {
-        if let Chunk::Span(span) = chunk {
-            core.release(*span);
+        Err(FetchError::Busy) => {
+            pending.fresh.push(at);
+            Progress::Fresh
         }
-    }
+        Err(failure) => {
+            pending.failures += 1;
+            Progress::Failed(fetch_error(failure))
+        }
+    };
+    server.fetch.notify(id);
 }
 
 /// Once a turn: looks at requests with news and at those whose patience has ended.
@@ -325,7 +535,7 @@ pub(crate) fn turn(server: &mut Server, cx: &mut Cx<'_>) {
         && ns <= cx.now.mono_ns
     {
         server.fetch.deadlines.pop();
-        server.fetch.news.push(id);
+        server.fetch.notify(id);
     }
     for id in std::mem::take(&mut server.fetch.news) {
         if let Some(pending) = server.fetch.pending.remove(&id) {
@@ -336,9 +546,13 @@ pub(crate) fn turn(server: &mut Server, cx: &mut Cx<'_>) {
 
 /// Answers every request with what there is.
 pub(crate) fn end_all(server: &mut Server, cx: &mut Cx<'_>) {
+    let mut ids = Vec::new();
     for (id, pending) in &mut server.fetch.pending {
         pending.deadline_ns = cx.now.mono_ns;
-        server.fetch.news.push(*id);
+        ids.push(*id);
+    }
+    for id in ids {
+        server.fetch.notify(id);
     }
 }
 
@@ -346,12 +560,8 @@ pub(crate) fn end_all(server: &mut Server, cx: &mut Cx<'_>) {
 pub(crate) fn forget(server: &mut Server, core: &mut Core, ids: &[u64]) {
     for id in ids {
         if let Some(pending) = server.fetch.pending.remove(id) {
-            server.fetch.unwatch(&pending, *id);
-            for partition in &pending.partitions {
-                if let Progress::Data(data) = &partition.state {
-                    release(core, data);
-                }
-            }
+            pending.release(core);
+            server.fetch.end(*id, &pending, true);
         }
     }
 }

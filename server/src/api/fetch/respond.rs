@@ -1,14 +1,18 @@
 //! Puts a Fetch response together: what surrounds the records is written, large pieces of records are shared.
 
+use std::sync::Arc;
+
 use bytes::BytesMut;
-use ringlog_engine::core::{Chunk, Core, FetchData};
+use ringlog_engine::core::{Chunk, FetchData, LogOffsets};
 use ringlog_engine::shard::{Cx, SendData};
 
-use super::{PartitionFetch, Pending, Progress};
+use super::pending::{PartitionFetch, Pending, Progress, Scope, TopicFetch};
+use super::session::{NewSlot, SlotState};
 use crate::app::Server;
+use crate::conn::Token;
 use crate::wire;
 use crate::wire::error;
-use crate::wire::fetch::{self as codec, PartitionData};
+use crate::wire::fetch::{self as codec, FetchPartition, PartitionData};
 
 /// Pieces of records smaller than this are copied: an own send would cost more.
 const COPY_BYTES_MAX: usize = 4096;
@@ -58,46 +62,190 @@ impl Assembly {
     }
 }
 
+/// Answers a whole request with an error.
+pub(super) fn refuse(server: &mut Server, token: Token, code: i16) {
+    let result = server
+        .conns
+        .write(token, true, |out, correlation_id, version| {
+            let start = out.len();
+            wire::start_response(out, correlation_id, version >= 12);
+            codec::write_start(out, version, code, 0, 0);
+            codec::write_end(out, version);
+            wire::end_response(out, start);
+            Ok::<(), wire::Malformed>(())
+        });
+    debug_assert!(!matches!(result, Some(Err(_))), "nothing in it can fail");
+}
+
+/// One partition's part of a response.
+struct Answer {
+    topic: Arc<str>,
+    index: i32,
+    error: i16,
+    offsets: Option<LogOffsets>,
+    data: FetchData,
+}
+
+impl Answer {
+    fn new(topic: Arc<str>, partition: PartitionFetch, offsets: Option<LogOffsets>) -> Self {
+        let (code, data) = match partition.state {
+            Progress::Failed(code) => (code, FetchData::default()),
+            Progress::Data(data) => (error::NONE, data),
+            _ => (error::NONE, FetchData::default()),
+        };
+        Self {
+            topic,
+            index: partition.index,
+            error: code,
+            // Kafka tells nothing of a log with an error (`ReplicaManager.createLogReadResult`).
+            offsets: offsets.filter(|_| code == error::NONE),
+            data,
+        }
+    }
+}
+
 /// Answers a request with what was found.
-pub(super) fn respond(server: &mut Server, cx: &mut Cx<'_>, pending: Pending) {
+pub(super) fn respond(server: &mut Server, cx: &mut Cx<'_>, mut pending: Pending) {
+    let partitions = std::mem::take(&mut pending.partitions);
+    let scope = std::mem::replace(&mut pending.scope, Scope::Incremental { session: 0 });
+    let (session_id, answers) = match scope {
+        Scope::Incremental { session } => (session, news(server, cx, session, partitions)),
+        Scope::Full {
+            topics,
+            opens_session,
+        } => {
+            let id = if opens_session && server.conns.is_open(pending.token) {
+                open_session(server, cx, &topics, &partitions)
+            } else {
+                0
+            };
+            (id, everything(cx, topics, partitions))
+        }
+    };
+    send(server, cx, &pending, session_id, answers);
+}
+
+/// All partitions of a full request, in its order.
+fn everything(
+    cx: &Cx<'_>,
+    topics: Vec<TopicFetch>,
+    partitions: Vec<PartitionFetch>,
+) -> Vec<Answer> {
+    let mut answers = Vec::with_capacity(partitions.len());
+    let mut partitions = partitions.into_iter();
+    for topic in topics {
+        for partition in partitions.by_ref().take(topic.partitions) {
+            let offsets = partition.part.and_then(|part| cx.core.offsets(part));
+            answers.push(Answer::new(topic.name.clone(), partition, offsets));
+        }
+    }
+    answers
+}
+
+/// Those of a session's partitions that were looked at and that the client has to be told of.
+fn news(
+    server: &mut Server,
+    cx: &Cx<'_>,
+    session: i32,
+    partitions: Vec<PartitionFetch>,
+) -> Vec<Answer> {
+    let mut answers = Vec::new();
+    let Some(session) = server.fetch.sessions.get(session) else {
+        debug_assert!(false, "a session outlives the request that waits in it");
+        return answers;
+    };
+    for partition in partitions {
+        let (place, at_end) = (partition.slot, matches!(partition.state, Progress::AtEnd));
+        let offsets = partition.part.and_then(|part| cx.core.offsets(part));
+        let Some(slot) = session.slots.get_mut(place) else {
+            continue;
+        };
+        debug_assert!(matches!(slot.state, SlotState::Active(_)));
+        debug_assert!(slot.watched || !at_end, "nobody would wake it");
+        let answer = Answer::new(slot.topic.clone(), partition, offsets);
+        if slot.tell(offsets, answer.data.bytes, answer.error) {
+            answers.push(answer);
+        }
+        session.settle(place, at_end);
+    }
+    // One entry a topic.
+    answers.sort_by(|a, b| a.topic.cmp(&b.topic));
+    answers
+}
+
+/// Opens a session with what a full request asked for; its id, or 0.
+fn open_session(
+    server: &mut Server,
+    cx: &mut Cx<'_>,
+    topics: &[TopicFetch],
+    partitions: &[PartitionFetch],
+) -> i32 {
+    let names = topics
+        .iter()
+        .flat_map(|topic| std::iter::repeat_n(&topic.name, topic.partitions));
+    let slots: Vec<NewSlot> = names
+        .zip(partitions)
+        .map(|(name, partition)| NewSlot {
+            topic: name.clone(),
+            wanted: FetchPartition {
+                index: partition.index,
+                current_leader_epoch: -1,
+                offset: partition.offset,
+                max_bytes: i32::try_from(partition.max_bytes).unwrap_or(i32::MAX),
+            },
+            part: partition.part,
+            offsets: partition.part.and_then(|part| cx.core.offsets(part)),
+            error: match partition.state {
+                Progress::Failed(code) => code,
+                _ => error::NONE,
+            },
+        })
+        .collect();
+    let mut evicted = Vec::new();
+    let now_ns = cx.now.mono_ns;
+    let sessions = &mut server.fetch.sessions;
+    let id = sessions.create(slots.into_iter(), now_ns, &mut evicted);
+    for other in evicted {
+        super::close_session(server, cx, other);
+    }
+    id
+}
+
+fn send(
+    server: &mut Server,
+    cx: &mut Cx<'_>,
+    pending: &Pending,
+    session_id: i32,
+    answers: Vec<Answer>,
+) {
     let Some((correlation_id, version)) = server.conns.request(pending.token) else {
-        for partition in &pending.partitions {
-            if let Progress::Data(data) = &partition.state {
-                super::release(cx.core, data);
-            }
+        for answer in &answers {
+            super::release(cx.core, &answer.data);
         }
         return;
     };
     let mut assembly = Assembly {
-        written: BytesMut::with_capacity(64 + 64 * pending.partitions.len()),
+        written: BytesMut::with_capacity(64 + 64 * answers.len()),
         pieces: Vec::new(),
         piece_bytes: 0,
     };
     wire::start_response(&mut assembly.written, correlation_id, version >= 12);
-    let (topics, session_id) = (pending.topics.len(), pending.session_id);
+    let topics = answers.chunk_by(|a, b| a.topic == b.topic);
+    let sizes: Vec<usize> = topics.map(<[Answer]>::len).collect();
+    let count = sizes.len();
     codec::write_start(
         &mut assembly.written,
         version,
         error::NONE,
         session_id,
-        topics,
+        count,
     );
-    let mut partitions = pending.partitions.into_iter();
-    for topic in &pending.topics {
-        codec::write_topic_start(
-            &mut assembly.written,
-            version,
-            &topic.name,
-            topic.partitions,
-        );
-        for partition in partitions.by_ref().take(topic.partitions) {
-            write_partition(
-                &mut assembly,
-                cx.core,
-                partition,
-                version,
-                pending.read_committed,
-            );
+    let mut answers = answers.into_iter().peekable();
+    for size in sizes {
+        let name = answers.peek().map_or("", |answer| &*answer.topic);
+        codec::write_topic_start(&mut assembly.written, version, name, size);
+        for answer in answers.by_ref().take(size) {
+            write_partition(&mut assembly, answer, version, pending.read_committed);
         }
         codec::write_end(&mut assembly.written, version);
     }
@@ -111,31 +259,17 @@ pub(super) fn respond(server: &mut Server, cx: &mut Cx<'_>, pending: Pending) {
     }
 }
 
-fn write_partition(
-    assembly: &mut Assembly,
-    core: &Core,
-    partition: PartitionFetch,
-    version: i16,
-    read_committed: bool,
-) {
-    let (error, data) = match partition.state {
-        Progress::Failed(code) => (code, FetchData::default()),
-        Progress::Data(data) => (error::NONE, data),
-        Progress::Fresh | Progress::AtEnd | Progress::Reading(_) | Progress::Held(_) => {
-            (error::NONE, FetchData::default())
-        }
-    };
-    // A partition that is out of range says where its log begins and ends; one that is not here says nothing.
-    let offsets = partition.part.and_then(|part| core.offsets(part));
+fn write_partition(assembly: &mut Assembly, answer: Answer, version: i16, read_committed: bool) {
+    let offsets = answer.offsets;
     let head = PartitionData {
-        index: partition.index,
-        error,
+        index: answer.index,
+        error: answer.error,
         high_watermark: offsets.map_or(-1, |o| o.high_watermark),
         log_start_offset: offsets.map_or(-1, |o| o.log_start),
         read_committed,
-        records_bytes: data.bytes,
+        records_bytes: answer.data.bytes,
     };
     head.write(&mut assembly.written, version);
-    assembly.add(data);
+    assembly.add(answer.data);
     codec::write_end(&mut assembly.written, version);
 }
