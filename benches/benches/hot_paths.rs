@@ -5,9 +5,11 @@
 use std::hint::black_box;
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use ringlog_engine::batch::{BatchBuilder, BatchHeader};
+use ringlog_engine::batch::{BatchBuilder, BatchHeader, HEADER_LEN, Records, inspect};
 use ringlog_engine::checksum::{crc32, crc32c};
-use ringlog_engine::core::{Core, CoreConfig, Durability, FetchSpec, LogConfig, Mutations, Reply};
+use ringlog_engine::core::{
+    Core, CoreConfig, Durability, FetchSpec, Inspect, LogConfig, Mutations, Reply,
+};
 use ringlog_engine::disk::{Completion, DiskError, Op, OpKind, Returned};
 use ringlog_engine::id::{Now, Part, PartitionKey, TopicId};
 use ringlog_engine::recovery::RunInfo;
@@ -60,6 +62,7 @@ impl Engine {
             existing_journals: Vec::new(),
             memory_bytes: 256 << 20,
             max_batch_bytes: 1 << 20,
+            inspect: Inspect::Uncompressed,
             read_direct: true,
             producer_expiry_ms: 86_400_000,
             open_files: 100,
@@ -154,6 +157,24 @@ fn validate(c: &mut Criterion) {
     }
 }
 
+/// What reading every record adds to the validation of a batch of 250 KiB, by the records' size in bytes.
+fn inspect_records(c: &mut Criterion) {
+    let mut group = c.benchmark_group("inspect");
+    for len in [1024, 100] {
+        let mut builder = BatchBuilder::new();
+        let value = vec![7; len];
+        while builder.uncompressed_len() < 250 << 10 {
+            builder.push_values(1_700_000_000_000, [value.as_slice()]);
+        }
+        let data = builder.build().expect("an uncompressed batch is built");
+        let count = BatchHeader::parse(&data).map_or(0, |header| header.record_count.get());
+        group.throughput(Throughput::Bytes(data.len() as u64));
+        group.bench_with_input(BenchmarkId::new("records of", len), &data, |b, data| {
+            b.iter(|| inspect(Records::new(black_box(&data[HEADER_LEN..]), count)).is_ok());
+        });
+    }
+}
+
 /// Append, seal, commit, and in the end destage: all of the engine's work for a batch.
 fn append_and_commit(c: &mut Criterion) {
     let mut group = c.benchmark_group("append_and_commit");
@@ -233,6 +254,7 @@ criterion_group!(
     hot_paths,
     checksums,
     validate,
+    inspect_records,
     append_and_commit,
     fetch_from_memory,
     index_look_up

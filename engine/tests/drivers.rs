@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use mini::{APPEND, BUSY, FETCH, HEAD, Mini, OK, answer, catalog, request};
 use ringlog_engine::batch::{BatchBuilder, NewRecord};
-use ringlog_engine::core::{Core, CoreConfig, Durability, LogConfig, Mutations};
+use ringlog_engine::core::{Core, CoreConfig, Durability, Inspect, LogConfig, Mutations};
 use ringlog_engine::id::Now;
 use ringlog_engine::recovery::{RecoveryOptions, recover};
 use ringlog_engine::ring::{
@@ -61,6 +61,7 @@ fn core_config() -> CoreConfig {
         existing_journals: Vec::new(),
         memory_bytes: 24 << 20,
         max_batch_bytes: mini::BATCH_MAX,
+        inspect: Inspect::Uncompressed,
         read_direct: false,
         producer_expiry_ms: 86_400_000,
         open_files: 64,

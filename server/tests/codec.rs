@@ -76,9 +76,15 @@ fn produce_responses_read_by_two_other_codecs() {
             append_time_ms: -1,
             log_start_offset: 5,
             message: None,
+            records: &[],
         };
         good.write(&mut out, version);
-        produce::PartitionAck::refused(5, 87, Some("no")).write(&mut out, version);
+        let records = [(0, "first".to_owned()), (3, "fourth".to_owned())];
+        let refused = produce::PartitionAck {
+            records: &records,
+            ..produce::PartitionAck::refused(5, 87, Some("no"))
+        };
+        refused.write(&mut out, version);
         produce::write_topic_end(&mut out, version);
         produce::write_topic_start(&mut out, version, "b", 0);
         produce::write_topic_end(&mut out, version);
@@ -97,6 +103,11 @@ fn produce_responses_read_by_two_other_codecs() {
         }
         if version >= 8 {
             assert_eq!(partitions[1].error_message.as_deref(), Some("no"));
+            let errors = partitions[1].record_errors.iter();
+            let errors: Vec<_> = errors
+                .map(|e| (e.batch_index, e.batch_index_error_message.as_deref()))
+                .collect();
+            assert_eq!(errors, [(0, Some("first")), (3, Some("fourth"))]);
         }
         let mut rest = out;
         let read = kafka_protocol::messages::ProduceResponse::decode(&mut rest, version)

@@ -5,12 +5,14 @@
 pub mod builder;
 pub mod codec;
 pub mod header;
+pub mod inspect;
 pub mod records;
 pub mod varint;
 
 pub use builder::{BatchBuilder, NewRecord};
 pub use codec::CodecError;
 pub use header::{BatchError, BatchHeader, Compression, HEADER_LEN};
+pub use inspect::{Inspection, TimeWindow, inspect};
 pub use records::{Header, Headers, Record, RecordError, Records};
 
 use thiserror::Error;

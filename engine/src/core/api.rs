@@ -2,7 +2,7 @@
 
 use thiserror::Error;
 
-use crate::batch::BatchError;
+use crate::batch::{BatchError, RecordError};
 use crate::buf::Slice;
 use crate::disk::{DiskError, FileId};
 use crate::id::{FrameSeq, Part};
@@ -24,10 +24,16 @@ pub struct LogConfig {
     pub max_message_bytes: u32,
     /// `message.timestamp.type` is `LogAppendTime`.
     pub log_append_time: bool,
+    /// `message.timestamp.before.max.ms`: how far behind the broker's clock a producer's timestamp may be.
+    pub timestamp_before_max_ms: i64,
+    /// `message.timestamp.after.max.ms`: how far ahead of it.
+    pub timestamp_after_max_ms: i64,
+    /// Every record has a key: `cleanup.policy` contains `compact`.
+    pub keys_wanted: bool,
 }
 
 impl Default for LogConfig {
-    /// Kafka's defaults: 1 GiB segments, 7 days, 1 MiB batches.
+    /// Kafka's defaults: 1 GiB segments, 7 days, 1 MiB batches, timestamps at most an hour ahead.
     fn default() -> Self {
         Self {
             segment_bytes: 1 << 30,
@@ -37,8 +43,25 @@ impl Default for LogConfig {
             index_interval_bytes: 4096,
             max_message_bytes: 1_048_588,
             log_append_time: false,
+            timestamp_before_max_ms: i64::MAX,
+            timestamp_after_max_ms: 3_600_000,
+            keys_wanted: false,
         }
     }
+}
+
+/// Whose records are read before a batch is accepted. Headers are checked in any case.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Inspect {
+    /// Nobody's.
+    Headers,
+    /// Those of batches that are not compressed.
+    Uncompressed,
+    /// All, decompressed for it.
+    All {
+        /// Bytes that the records of a batch may have.
+        decompressed_bytes_max: usize,
+    },
 }
 
 /// When a batch counts as durable.
@@ -74,6 +97,23 @@ pub enum AppendError {
     /// Not exactly one good record batch.
     #[error(transparent)]
     Invalid(#[from] BatchError),
+    /// The records are not what the header announces.
+    #[error("{0}")]
+    Records(#[from] RecordError),
+    /// The records do not decompress, or to more than is allowed.
+    #[error("the records cannot be decompressed within {limit} bytes")]
+    Undecodable {
+        /// Bytes allowed.
+        limit: usize,
+    },
+    /// A timestamp lies too far from the broker's clock, or claims to be the broker's own.
+    #[error("One or more records have been rejected due to invalid timestamp")]
+    Timestamp,
+    /// A record has no key and the topic is compacted.
+    #[error(
+        "One or more records have been rejected: compacted topic cannot accept message without key"
+    )]
+    KeyMissing,
     /// Larger than `max.message.bytes`.
     #[error("record batch of {bytes} bytes exceeds max.message.bytes {limit}")]
     TooLarge {

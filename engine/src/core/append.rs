@@ -1,12 +1,12 @@
 //! Appending: validation, offset assignment, the journal's open frame. Nothing here waits.
 
 use crate::batch::BatchHeader;
-use crate::batch::header::{ATTR_LOG_APPEND_TIME, CRC_START, assign};
-use crate::checksum::crc32c;
+use crate::batch::header::assign;
 use crate::id::{FrameSeq, Now, Part};
 use crate::store::{ProducerCheck, ProducerError};
 
 use super::api::{AppendError, Appended};
+use super::inspect::{self, Stamp};
 use super::journal::Target;
 use super::partition::{LiveSegment, TailEntry};
 use super::{Core, State};
@@ -63,6 +63,12 @@ impl Core {
         if header.is_control() && !internal {
             return Err(AppendError::ControlBatch);
         }
+        let stamp = if internal {
+            None
+        } else {
+            let (inspect, scratch) = (self.config.inspect, &mut self.scratch);
+            inspect::check(inspect, &partition.config, now.wall_ms, batch, scratch)?
+        };
         if header.is_idempotent()
             && header.base_sequence.get() >= 0
             && let ProducerCheck::Duplicate(original) = partition
@@ -94,6 +100,7 @@ impl Core {
         let roll = partition.must_roll(batch.len(), records, now.wall_ms);
         let (base, next) = (partition.log_end, partition.log_end + records);
         let append_time = partition.config.log_append_time.then_some(now.wall_ms);
+        let stamp = stamp.or(append_time.map(Stamp::Broker));
         let mut stored = header;
         let to = Target {
             key: partition.key,
@@ -103,8 +110,8 @@ impl Core {
         };
         let place = self.journal.append(&mut self.out, to, batch, |bytes| {
             assign(bytes, base, epoch);
-            if let Some(time) = append_time {
-                stamp(bytes, time);
+            if let Some(stamp) = stamp {
+                stamp.put(bytes);
             }
             if let Some(header) = BatchHeader::read(bytes) {
                 stored = *header;
@@ -164,13 +171,4 @@ fn refused(header: &BatchHeader, error: ProducerError) -> AppendError {
             current,
         },
     }
-}
-
-/// Sets a batch's time to the broker's (`LogAppendTime`): attribute bit 3, the largest timestamp, the CRC.
-fn stamp(batch: &mut [u8], time_ms: i64) {
-    let attributes = i16::from_be_bytes([batch[21], batch[22]]) | ATTR_LOG_APPEND_TIME;
-    batch[21..23].copy_from_slice(&attributes.to_be_bytes());
-    batch[35..43].copy_from_slice(&time_ms.to_be_bytes());
-    let crc = crc32c(&batch[CRC_START..]);
-    batch[17..21].copy_from_slice(&crc.to_be_bytes());
 }

@@ -5,6 +5,7 @@ mod api;
 mod append;
 mod destage;
 mod files;
+mod inspect;
 mod journal;
 mod outbox;
 mod partition;
@@ -13,8 +14,9 @@ mod retention;
 
 pub use api::{
     AppendError, Appended, Chunk, CoreStats, Durability, Event, Fatal, FetchData, FetchError,
-    FetchSpec, FileSpan, LogConfig, LogOffsets, ReadId, Reply, TimedOffset,
+    FetchSpec, FileSpan, Inspect, LogConfig, LogOffsets, ReadId, Reply, TimedOffset,
 };
+pub use inspect::RecordFault;
 
 use std::collections::HashMap;
 
@@ -54,6 +56,8 @@ pub struct CoreConfig {
     pub memory_bytes: u64,
     /// The largest batch any topic may allow, header included.
     pub max_batch_bytes: usize,
+    /// Whose records are read before a batch is accepted.
+    pub inspect: Inspect,
     /// Read segments past the page cache, with O_DIRECT.
     pub read_direct: bool,
     /// `producer.id.expiration.ms`: an idempotent producer that has been silent for longer is forgotten.
@@ -134,6 +138,8 @@ pub struct Core {
     /// Directories of dropped partitions, to be removed.
     dropped: Vec<(u32, String)>,
     retention_due_ns: u64,
+    /// Decompressed records under inspection.
+    scratch: Vec<u8>,
     storage_full: bool,
     room_wanted: bool,
     room_changed: bool,
@@ -167,6 +173,7 @@ impl Core {
             doomed: Vec::new(),
             dropped: Vec::new(),
             retention_due_ns: now.mono_ns,
+            scratch: Vec::new(),
             storage_full: false,
             room_wanted: false,
             room_changed: false,

@@ -4,7 +4,7 @@
 
 use super::disk::{DiskConfig, Faults, Latency};
 use super::rng::Rng;
-use crate::core::{CoreConfig, Durability, LogConfig, Mutations};
+use crate::core::{CoreConfig, Durability, Inspect, LogConfig, Mutations};
 
 const US: u64 = 1_000;
 const MS: u64 = 1_000_000;
@@ -117,6 +117,8 @@ impl Plan {
             existing_journals,
             memory_bytes: self.memory_bytes,
             max_batch_bytes: self.max_batch_bytes,
+            // The stories are about disks; their clocks and clients' clocks differ by anything.
+            inspect: Inspect::Headers,
             read_direct: self.read_direct,
             // Longer than any story: what a producer forgets is Kafka's problem, not the disk's.
             producer_expiry_ms: 365 * 24 * 3_600_000,
@@ -137,6 +139,8 @@ impl Plan {
             index_interval_bytes: rng.pick(&[1, 1000, 4096]),
             max_message_bytes: batch,
             log_append_time: rng.percent(20),
+            timestamp_after_max_ms: i64::MAX,
+            ..LogConfig::default()
         }
     }
 }

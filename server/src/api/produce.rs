@@ -8,8 +8,8 @@ use std::collections::VecDeque;
 
 use bytes::BytesMut;
 use ringlog_engine::batch::{BatchError, BatchHeader, Compression};
-use ringlog_engine::core::{AppendError, Appended};
-use ringlog_engine::id::FrameSeq;
+use ringlog_engine::core::{AppendError, Appended, RecordFault};
+use ringlog_engine::id::{FrameSeq, Part};
 use ringlog_engine::shard::{ConnId, Cx};
 
 use super::{Handled, Request};
@@ -21,6 +21,8 @@ use crate::wire::{self, Malformed, error};
 
 /// First version whose clients know zstd.
 const ZSTD_VERSION_MIN: i16 = 7;
+/// Records of a refused batch that a client is told of at most.
+const RECORD_ERRORS_MAX: usize = 100;
 
 /// What is under way.
 #[derive(Debug, Default)]
@@ -160,8 +162,26 @@ fn carry_out(
 enum Refused {
     /// The journal is full.
     Busy,
-    /// For good, with Kafka's error code and words for people.
-    Because(i16, String),
+    /// For good.
+    For(Refusal),
+}
+
+/// What a client is told of a refused batch.
+struct Refusal {
+    /// Kafka's error code.
+    code: i16,
+    /// Words for people.
+    why: String,
+    /// The records at fault, where single ones are.
+    records: Vec<(u32, String)>,
+}
+
+fn because(code: i16, why: &str) -> Refused {
+    Refused::For(Refusal {
+        code,
+        why: why.to_owned(),
+        records: Vec::new(),
+    })
 }
 
 fn append(
@@ -172,7 +192,7 @@ fn append(
     partition: &ProducePartition<'_>,
     version: i16,
 ) -> Result<Appended, Refused> {
-    let because = |code, why: &str| Err(Refused::Because(code, why.to_owned()));
+    let because = |code, why: &str| Err(because(code, why));
     if !matches!(body.acks, -1..=1) {
         return because(error::INVALID_REQUIRED_ACKS, "acks must be -1, 0 or 1");
     }
@@ -220,8 +240,43 @@ fn append(
         .append(cx.now, part, records)
         .map_err(|refusal| match refusal {
             AppendError::Busy => Refused::Busy,
-            other => Refused::Because(append_error(other), other.to_string()),
+            other => Refused::For(Refusal {
+                code: append_error(other),
+                why: other.to_string(),
+                records: record_errors(cx, part, records, other),
+            }),
         })
+}
+
+/// The records that a batch was refused for, where Kafka names them (`ProduceResponse.RecordError`).
+fn record_errors(
+    cx: &Cx<'_>,
+    part: Part,
+    batch: &[u8],
+    refusal: AppendError,
+) -> Vec<(u32, String)> {
+    if !matches!(refusal, AppendError::Timestamp | AppendError::KeyMissing) {
+        return Vec::new();
+    }
+    let faults = cx
+        .core
+        .record_faults(cx.now, part, batch, RECORD_ERRORS_MAX);
+    let said = |(index, fault)| {
+        let why = match fault {
+            RecordFault::Timestamp(time_ms, window) => format!(
+                "Timestamp {time_ms} is out of range. The timestamp should be within [{}, {}]",
+                window.first_ms, window.last_ms
+            ),
+            RecordFault::AppendTime => {
+                "Producer should not set timestamp type to LogAppendTime.".to_owned()
+            }
+            RecordFault::KeyMissing => {
+                "Compacted topic cannot accept message without key.".to_owned()
+            }
+        };
+        (index, why)
+    };
+    faults.into_iter().map(said).collect()
 }
 
 /// Kafka's error code for a refused batch: what `UnifiedLog`, `ProduceRequest` and `LogValidator` give.
@@ -236,6 +291,9 @@ fn append_error(refusal: AppendError) -> i16 {
         }
         AppendError::Invalid(BatchError::Codec(_)) => error::UNSUPPORTED_COMPRESSION_TYPE,
         AppendError::Invalid(_) | AppendError::ControlBatch => error::INVALID_RECORD,
+        AppendError::Records(_) | AppendError::KeyMissing => error::INVALID_RECORD,
+        AppendError::Undecodable { .. } => error::CORRUPT_MESSAGE,
+        AppendError::Timestamp => error::INVALID_TIMESTAMP,
         AppendError::TooLarge { .. } => error::MESSAGE_TOO_LARGE,
         AppendError::OutOfOrderSequence { .. } => error::OUT_OF_ORDER_SEQUENCE_NUMBER,
         AppendError::ProducerFenced { .. } => error::INVALID_PRODUCER_EPOCH,
@@ -262,16 +320,21 @@ fn acknowledge(
                 append_time_ms: appended.append_time_ms,
                 log_start_offset: appended.log_start_offset,
                 message: None,
+                records: &[],
             };
             ack.write(&mut progress.response, version);
         }
         Err(refused) => {
             progress.failed = true;
-            let (code, why) = match &refused {
-                Refused::Busy => (error::REQUEST_TIMED_OUT, "the journal is full"),
-                Refused::Because(code, why) => (*code, why.as_str()),
+            let (code, why, records) = match &refused {
+                Refused::Busy => (error::REQUEST_TIMED_OUT, "the journal is full", &[][..]),
+                Refused::For(r) => (r.code, r.why.as_str(), &r.records[..]),
             };
-            PartitionAck::refused(index, code, Some(why)).write(&mut progress.response, version);
+            let ack = PartitionAck {
+                records,
+                ..PartitionAck::refused(index, code, Some(why))
+            };
+            ack.write(&mut progress.response, version);
         }
     }
 }

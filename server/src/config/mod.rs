@@ -7,6 +7,7 @@ pub mod topic;
 use std::collections::BTreeMap;
 
 pub use file::{ConfigError, parse_properties};
+use ringlog_engine::core::Inspect;
 use topic::ConfigType;
 
 /// Everything a shard's server is told at its start.
@@ -59,6 +60,8 @@ pub struct BrokerConfig {
     min: i64,
     /// The topic setting it is the default of.
     topic: Option<&'static str>,
+    /// The words that text may be; any when empty.
+    words: &'static [&'static str],
     /// What it does.
     pub doc: &'static str,
 }
@@ -76,6 +79,7 @@ const fn number(
         kind,
         min,
         topic: None,
+        words: &[],
         doc,
     }
 }
@@ -96,7 +100,20 @@ const fn topic_default(
         kind,
         min: i64::MIN,
         topic: Some(topic),
+        words: &[],
         doc: "Default of the topic setting of nearly the same name.",
+    }
+}
+
+const fn word(
+    name: &'static str,
+    default: &'static str,
+    words: &'static [&'static str],
+    doc: &'static str,
+) -> BrokerConfig {
+    BrokerConfig {
+        words,
+        ..number(name, default, ConfigType::String, 0, doc)
     }
 }
 
@@ -158,6 +175,18 @@ pub const BROKER_CONFIGS: &[BrokerConfig] = &[
         "4096",
         Int,
         "index.interval.bytes",
+    ),
+    topic_default(
+        "log.message.timestamp.after.max.ms",
+        "3600000",
+        Long,
+        "message.timestamp.after.max.ms",
+    ),
+    topic_default(
+        "log.message.timestamp.before.max.ms",
+        "9223372036854775807",
+        Long,
+        "message.timestamp.before.max.ms",
     ),
     topic_default(
         "log.message.timestamp.type",
@@ -274,6 +303,20 @@ pub const BROKER_CONFIGS: &[BrokerConfig] = &[
         "The largest batch that any topic may allow; message.max.bytes when that is larger.",
     ),
     number(
+        "ringlog.inspect.decompressed.max.bytes",
+        "67108864",
+        Int,
+        1024,
+        "Bytes that a batch's records may have once decompressed, where ringlog.inspect.records is all.",
+    ),
+    word(
+        "ringlog.inspect.records",
+        "uncompressed",
+        &["none", "uncompressed", "all"],
+        "Whose records are read before a batch is accepted: nobody's, those of uncompressed batches, or all, which \
+         decompresses them.",
+    ),
+    number(
         "ringlog.partitions.max",
         "200000",
         Int,
@@ -308,6 +351,9 @@ impl BrokerConfig {
             ConfigType::Boolean if !matches!(value, "true" | "false") => wrong("true or false"),
             Int if !parsed.is_some_and(|n| n >= self.min && n <= i64::from(i32::MAX)) => {
                 wrong(&format!("a number from {}", self.min))
+            }
+            Text if !self.words.is_empty() && !self.words.contains(&value) => {
+                wrong(&format!("one of {:?}", self.words))
             }
             Long if parsed.is_none_or(|n| n < self.min) => {
                 wrong(&format!("a number from {}", self.min))
@@ -381,6 +427,19 @@ impl Config {
     pub fn batch_bytes_max(&self) -> usize {
         let limit = self.number("ringlog.batch.max.bytes");
         limit.max(self.number("message.max.bytes")) as usize
+    }
+
+    /// Whose records are read before a batch is accepted.
+    #[must_use]
+    pub fn inspect(&self) -> Inspect {
+        match self.text("ringlog.inspect.records") {
+            "none" => Inspect::Headers,
+            "all" => Inspect::All {
+                decompressed_bytes_max: self.number("ringlog.inspect.decompressed.max.bytes")
+                    as usize,
+            },
+            _ => Inspect::Uncompressed,
+        }
     }
 
     /// Whether a broker setting was set.

@@ -150,12 +150,17 @@ pub const TOPIC_CONFIGS: &[TopicConfig] = &[
         INT,
         "The largest record batch, header included.",
     ),
-    setting("message.timestamp.after.max.ms", "3600000", POSITIVE, KEPT),
+    setting(
+        "message.timestamp.after.max.ms",
+        "3600000",
+        POSITIVE,
+        "How far ahead of the broker's clock a record's timestamp may be.",
+    ),
     setting(
         "message.timestamp.before.max.ms",
         "9223372036854775807",
         POSITIVE,
-        KEPT,
+        "How far behind the broker's clock a record's timestamp may be.",
     ),
     setting(
         "message.timestamp.type",
@@ -371,7 +376,8 @@ pub fn log_config(config: &Config, topic: &BTreeMap<String, String>) -> LogConfi
     // Values were checked when they were set.
     let number = |name: &str| text(name).parse::<i64>().unwrap_or(-1);
     let unsigned = |name: &str| number(name).clamp(0, i64::from(u32::MAX)) as u32;
-    let deletes = deletes(&text("cleanup.policy"));
+    let policy = text("cleanup.policy");
+    let deletes = deletes(&policy);
     LogConfig {
         segment_bytes: unsigned("segment.bytes"),
         segment_ms: number("segment.ms"),
@@ -384,6 +390,9 @@ pub fn log_config(config: &Config, topic: &BTreeMap<String, String>) -> LogConfi
         index_interval_bytes: unsigned("index.interval.bytes"),
         max_message_bytes: unsigned("max.message.bytes"),
         log_append_time: text("message.timestamp.type") == "LogAppendTime",
+        timestamp_before_max_ms: number("message.timestamp.before.max.ms"),
+        timestamp_after_max_ms: number("message.timestamp.after.max.ms"),
+        keys_wanted: policy.split(',').any(|p| p.trim() == "compact"),
     }
 }
 

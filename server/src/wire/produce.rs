@@ -83,6 +83,8 @@ pub struct PartitionAck<'a> {
     pub log_start_offset: i64,
     /// For people, from version 8.
     pub message: Option<&'a str>,
+    /// Which records the batch was refused for, by their place in it, and why; from version 8.
+    pub records: &'a [(u32, String)],
 }
 
 impl<'a> PartitionAck<'a> {
@@ -96,6 +98,7 @@ impl<'a> PartitionAck<'a> {
             append_time_ms: -1,
             log_start_offset: -1,
             message,
+            records: &[],
         }
     }
 
@@ -110,7 +113,12 @@ impl<'a> PartitionAck<'a> {
             writer.i64(self.log_start_offset);
         }
         if version >= 8 {
-            writer.count(0);
+            writer.count(self.records.len());
+            for (index, why) in self.records {
+                writer.i32(*index as i32);
+                writer.nullable_string(Some(why));
+                writer.tags();
+            }
             writer.nullable_string(self.message);
         }
         writer.tags();

@@ -1,14 +1,16 @@
 //! Produce.
 
 use bytes::Bytes;
-use kafka_wire::ProduceRequest;
+use kafka_wire::create_topics_request::{CreatableTopic, CreatableTopicConfig};
 use kafka_wire::produce_request::{PartitionProduceData, TopicProduceData};
-use ringlog_engine::batch::{BatchBuilder, Compression, NewRecord};
+use kafka_wire::{CreateTopicsRequest, ProduceRequest};
+use ringlog_engine::batch::{BatchBuilder, BatchHeader, Compression, HEADER_LEN, NewRecord};
+use ringlog_engine::checksum::crc32c;
 use ringlog_server::message;
 use ringlog_server::wire::error;
 
 use super::util::*;
-use super::world::World;
+use super::world::{Conn, World};
 
 #[test]
 fn offsets_count_up_and_every_version_is_answered() {
@@ -281,4 +283,214 @@ fn an_idempotent_producer_is_known_for_longer_than_a_minute() {
         (0, 0),
         "the same batch"
     );
+}
+
+/// Milliseconds since 1970 as the simulated broker has it, nearly.
+const NOW_MS: i64 = 1_700_000_001_000;
+
+/// A batch of records with these timestamps.
+fn timed(codec: Compression, times: &[i64]) -> Bytes {
+    let mut builder = BatchBuilder::new().compression(codec);
+    for &timestamp_ms in times {
+        builder.push(&NewRecord {
+            timestamp_ms,
+            value: Some(b"v"),
+            ..NewRecord::default()
+        });
+    }
+    Bytes::from(builder.build().expect("a batch"))
+}
+
+fn create_with(world: &mut World, conn: Conn, name: &str, config: (&str, &str)) {
+    let config = message!(CreatableTopicConfig {
+        name: config.0.into(),
+        value: Some(config.1.into()),
+    });
+    let request = message!(CreateTopicsRequest {
+        topics: vec![message!(CreatableTopic {
+            name: name.into(),
+            num_partitions: 1,
+            replication_factor: 1,
+            configs: vec![config],
+        })],
+        timeout_ms: 1000,
+    });
+    let response = world.call(conn, 5, &request);
+    assert_eq!(response.topics[0].error_code, 0, "{response:?}");
+}
+
+/// Produces one batch; the error code and the records named, with words.
+fn refused(
+    world: &mut World,
+    conn: Conn,
+    topic: &str,
+    records: Bytes,
+) -> (i16, Vec<(i32, String)>) {
+    let response = world.call(conn, 8, &produce_request(topic, 0, -1, records));
+    let partition = &response.responses[0].partition_responses[0];
+    let words = |e: &kafka_wire::produce_response::BatchIndexAndErrorMessage| {
+        (
+            e.batch_index,
+            e.batch_index_error_message
+                .as_deref()
+                .unwrap_or_default()
+                .to_owned(),
+        )
+    };
+    (
+        partition.error_code,
+        partition.record_errors.iter().map(words).collect(),
+    )
+}
+
+#[test]
+fn timestamps_far_from_the_broker_s_clock_are_refused_by_record() {
+    let mut world = World::new(1, &[]);
+    let conn = world.connect(0);
+    create(&mut world, conn, "t", 1);
+    create_with(
+        &mut world,
+        conn,
+        "past",
+        ("message.timestamp.before.max.ms", "5000"),
+    );
+    create_with(
+        &mut world,
+        conn,
+        "soon",
+        ("message.timestamp.after.max.ms", "100000"),
+    );
+    let hour = 3_600_000;
+    let cases = [
+        ("t", vec![NOW_MS, 0, -1, NOW_MS + hour - 60_000], vec![]),
+        (
+            "t",
+            vec![NOW_MS, NOW_MS + 2 * hour, NOW_MS, NOW_MS + 3 * hour],
+            vec![1, 3],
+        ),
+        ("past", vec![NOW_MS], vec![]),
+        ("past", vec![NOW_MS - 60_000, NOW_MS], vec![0]),
+        ("soon", vec![NOW_MS + 200_000], vec![0]),
+    ];
+    for (topic, times, named) in cases {
+        for codec in [Compression::None, Compression::Lz4] {
+            let (code, records) = refused(&mut world, conn, topic, timed(codec, &times));
+            let expected = if named.is_empty() {
+                0
+            } else {
+                error::INVALID_TIMESTAMP
+            };
+            assert_eq!(code, expected, "{topic} {times:?} {codec:?}");
+            if codec == Compression::None {
+                assert_eq!(records.iter().map(|r| r.0).collect::<Vec<_>>(), named);
+                assert!(
+                    records.iter().all(|r| r.1.contains("out of range")),
+                    "{records:?}"
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn append_times_are_the_broker_s_alone() {
+    let mut world = World::new(1, &[]);
+    let conn = world.connect(0);
+    create_with(
+        &mut world,
+        conn,
+        "t",
+        ("message.timestamp.type", "LogAppendTime"),
+    );
+    let far = timed(Compression::None, &[5, NOW_MS * 2]);
+    let response = world.call(conn, 8, &produce_request("t", 0, -1, far));
+    let told = response.responses[0].partition_responses[0].log_append_time_ms;
+    assert!((NOW_MS..NOW_MS + 60_000).contains(&told), "{told}");
+    let response = world.call(conn, 11, &fetch_request("t", &[(0, 0)], 0));
+    let stored = fetched(&response).records.clone().expect("records");
+    let header = BatchHeader::validate(&stored).expect("its CRC is right");
+    assert_eq!(header.attributes.get(), 8);
+    assert_eq!(header.max_timestamp.get(), told);
+    // A producer that sends such a batch pretends to be a broker.
+    let (code, records) = refused(&mut world, conn, "t", rebased(&stored));
+    assert_eq!(code, error::INVALID_TIMESTAMP);
+    assert_eq!(records.len(), 2);
+}
+
+/// As a producer would send it.
+fn rebased(batch: &[u8]) -> Bytes {
+    let mut batch = batch.to_vec();
+    batch[..8].fill(0);
+    Bytes::from(batch)
+}
+
+#[test]
+fn compacted_topics_want_keys() {
+    let mut world = World::new(1, &[]);
+    let conn = world.connect(0);
+    create_with(&mut world, conn, "t", ("cleanup.policy", "compact"));
+    let mut builder = BatchBuilder::new();
+    for key in [Some(&b"k"[..]), None, Some(b""), None] {
+        builder.push(&NewRecord {
+            key,
+            ..NewRecord::default()
+        });
+    }
+    let batch = Bytes::from(builder.build().expect("a batch"));
+    let (code, records) = refused(&mut world, conn, "t", batch);
+    assert_eq!(code, error::INVALID_RECORD);
+    assert_eq!(records.iter().map(|r| r.0).collect::<Vec<_>>(), [1, 3]);
+    assert!(records[0].1.contains("without key"), "{records:?}");
+}
+
+#[test]
+fn records_are_read_as_deep_as_the_broker_is_told() {
+    let mut garbage = timed(Compression::Gzip, &[NOW_MS]).to_vec();
+    garbage[HEADER_LEN + 10..].fill(0xa5);
+    reseal(&mut garbage);
+    let mut miscounted = timed(Compression::None, &[NOW_MS, NOW_MS]).to_vec();
+    miscounted[23..27].copy_from_slice(&2i32.to_be_bytes());
+    miscounted[57..61].copy_from_slice(&3i32.to_be_bytes());
+    reseal(&mut miscounted);
+    let mut bomb = BatchBuilder::new().compression(Compression::Zstd);
+    bomb.push(&NewRecord {
+        value: Some(&[0; 50_000]),
+        ..NewRecord::default()
+    });
+    let bomb = bomb.build().expect("small");
+    let (corrupt, invalid) = (error::CORRUPT_MESSAGE, error::INVALID_RECORD);
+    for (depth, codes) in [
+        ("none", [0, 0, 0]),
+        ("uncompressed", [0, invalid, 0]),
+        ("all", [corrupt, invalid, corrupt]),
+    ] {
+        let settings = [
+            ("ringlog.inspect.records", depth),
+            ("ringlog.inspect.decompressed.max.bytes", "40000"),
+        ];
+        let mut world = World::new(1, &settings);
+        let conn = world.connect(0);
+        create(&mut world, conn, "t", 1);
+        for (batch, expected) in [&garbage, &miscounted, &bomb].into_iter().zip(codes) {
+            let (code, records) = refused(&mut world, conn, "t", Bytes::copy_from_slice(batch));
+            assert_eq!((code, records.len()), (expected, 0), "{depth}");
+        }
+        assert_eq!(
+            produce(
+                &mut world,
+                conn,
+                "t",
+                0,
+                timed(Compression::Zstd, &[NOW_MS])
+            )
+            .0,
+            0
+        );
+    }
+}
+
+/// Sets the CRC of a batch that was changed.
+fn reseal(batch: &mut [u8]) {
+    let crc = crc32c(&batch[21..]);
+    batch[17..21].copy_from_slice(&crc.to_be_bytes());
 }

@@ -81,6 +81,7 @@ impl World {
             existing_journals: Vec::new(),
             memory_bytes: 64 << 20,
             max_batch_bytes: 100 << 10,
+            inspect: config.inspect(),
             read_direct: false,
             producer_expiry_ms: config.number("producer.id.expiration.ms"),
             open_files: 64,
