@@ -180,11 +180,12 @@ impl BatchHeader {
     /// [`BatchError`] names the first thing that is wrong.
     pub fn validate(bytes: &[u8]) -> Result<&Self, BatchError> {
         let header = Self::parse(bytes)?;
-        let total = header.total_len();
-        if bytes.len() > total {
-            return Err(BatchError::Trailing {
-                extra: bytes.len() - total,
-            });
+        let (bytes, behind) = bytes.split_at(header.total_len());
+        let trailing = BatchError::Trailing {
+            extra: behind.len(),
+        };
+        if Self::parse(behind).is_ok() {
+            return Err(trailing);
         }
         let computed = crc32c(&bytes[CRC_START..]);
         if computed != header.crc.get() {
@@ -192,6 +193,10 @@ impl BatchHeader {
                 stored: header.crc.get(),
                 computed,
             });
+        }
+        // Bytes that are no batch count only behind a good one: a length that is too small is damage, not order.
+        if !behind.is_empty() {
+            return Err(trailing);
         }
         let attributes = header.attributes.get();
         if Compression::from_attributes(attributes).is_none() {

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use hashbrown::HashSet;
 use kafka_wire::create_topics_response::{CreatableTopicConfigs, CreatableTopicResult};
 use kafka_wire::{CreateTopicsRequest, CreateTopicsResponse};
 
@@ -74,7 +75,15 @@ pub(crate) fn done(server: &mut Server, waiting: Waiting, outcome: Outcome) {
             result
         }
     };
-    let topics = waiting.names.iter().cloned().zip(outcome.0).map(one);
+    // A name that occurs more than once is refused once, as Kafka does.
+    let mut names = HashSet::new();
+    let topics = waiting
+        .names
+        .iter()
+        .cloned()
+        .zip(outcome.0)
+        .filter(|(name, _)| names.insert(name.clone()))
+        .map(one);
     let response = message!(CreateTopicsResponse {
         topics: topics.collect(),
     });

@@ -8,7 +8,7 @@ use kafka_wire::{ListOffsetsRequest, ListOffsetsResponse};
 use ringlog_engine::core::{FetchError, ReadId, Reply, TimedOffset};
 use ringlog_engine::shard::Cx;
 
-use super::{Request, fetch_error, local, text};
+use super::{Request, check_epoch, fetch_error, local, text};
 use crate::app::Server;
 use crate::conn::Token;
 use crate::message;
@@ -93,6 +93,9 @@ fn look_up(
     let Some((part, offsets)) = part.and_then(|part| Some((part, cx.core.offsets(part)?))) else {
         return Found::Now(failed(index, error::UNKNOWN_TOPIC_OR_PARTITION));
     };
+    if let Err(code) = check_epoch(&server.env, wanted.current_leader_epoch) {
+        return Found::Now(failed(index, code));
+    }
     let at = |offset| {
         message!(ListOffsetsPartitionResponse {
             partition_index: index,

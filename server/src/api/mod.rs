@@ -141,6 +141,18 @@ pub(crate) fn local(
     Ok(key)
 }
 
+/// Checks the leader epoch that a client believes in, -1 for none. One from the future is refused as Kafka does
+/// (`Partition.checkCurrentLeaderEpoch`); older ones are served, since this broker has led all along.
+///
+/// # Errors
+/// Kafka's error code.
+pub(crate) fn check_epoch(env: &Env, believed: i32) -> Result<(), i16> {
+    if believed > env.run.leader_epoch {
+        return Err(error::UNKNOWN_LEADER_EPOCH);
+    }
+    Ok(())
+}
+
 /// Kafka's error code for a failed fetch or look-up.
 pub(crate) fn fetch_error(failure: FetchError) -> i16 {
     match failure {

@@ -5,7 +5,7 @@ use kafka_wire::offset_for_leader_epoch_response::{EpochEndOffset, OffsetForLead
 use kafka_wire::{OffsetForLeaderEpochRequest, OffsetForLeaderEpochResponse};
 use ringlog_engine::shard::Cx;
 
-use super::{Request, local, text};
+use super::{Request, check_epoch, local, text};
 use crate::app::Server;
 use crate::message;
 use crate::wire::{Malformed, error};
@@ -20,7 +20,8 @@ pub(crate) fn handle(
     for topic in body.topics {
         let one = |p: &OffsetForLeaderPartition| {
             let found = local(&server.env, &server.catalog, &topic.topic, p.partition)
-                .and_then(|key| cx.core.lookup(key).ok_or(error::UNKNOWN_TOPIC_OR_PARTITION));
+                .and_then(|key| cx.core.lookup(key).ok_or(error::UNKNOWN_TOPIC_OR_PARTITION))
+                .and_then(|part| check_epoch(&server.env, p.current_leader_epoch).map(|()| part));
             match found {
                 Ok(part) => {
                     let (epoch, end) = cx.core.epoch_end(part, p.leader_epoch).unwrap_or((-1, -1));

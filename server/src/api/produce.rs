@@ -65,6 +65,30 @@ struct Progress {
     until_ns: u64,
 }
 
+impl Progress {
+    fn new(
+        server: &mut Server,
+        cx: &Cx<'_>,
+        request: &Request<'_>,
+        body: &ProduceRequest<'_>,
+    ) -> Self {
+        let version = request.header.api_version;
+        let mut response = std::mem::take(&mut server.produce.scratch);
+        response.clear();
+        wire::start_response(&mut response, request.header.correlation_id, version >= 9);
+        codec::write_topic_count(&mut response, version, body.topics.len());
+        Self {
+            response,
+            topic: 0,
+            partition: 0,
+            before: 0,
+            newest: FrameSeq(0),
+            failed: false,
+            until_ns: cx.now.after_ms(body.timeout_ms.max(0) as u64),
+        }
+    }
+}
+
 impl State {
     /// The slot of a request: a new one, unless it is being taken up again.
     pub(crate) fn unpark(
@@ -97,23 +121,12 @@ pub(crate) fn handle(
 ) -> Result<Handled, Malformed> {
     let version = request.header.api_version;
     let body = ProduceRequest::parse(request.body, version)?;
+    if body.transactional_id.is_none() && body.partitions.iter().any(is_transactional) {
+        return Ok(refuse_all(server, cx, request, &body));
+    }
     let mut progress = match server.produce.resuming.take() {
         Some(parked) => parked.progress,
-        None => {
-            let mut response = std::mem::take(&mut server.produce.scratch);
-            response.clear();
-            wire::start_response(&mut response, request.header.correlation_id, version >= 9);
-            codec::write_topic_count(&mut response, version, body.topics.len());
-            Progress {
-                response,
-                topic: 0,
-                partition: 0,
-                before: 0,
-                newest: FrameSeq(0),
-                failed: false,
-                until_ns: cx.now.after_ms(body.timeout_ms.max(0) as u64),
-            }
-        }
+        None => Progress::new(server, cx, request, &body),
     };
     if !carry_out(server, cx, &body, version, &mut progress) {
         park(server, request.token, progress);
@@ -122,6 +135,38 @@ pub(crate) fn handle(
     codec::write_end(&mut progress.response, version);
     finish(server, cx, request.token, body.acks, progress);
     Ok(Handled::Done)
+}
+
+fn is_transactional(partition: &ProducePartition<'_>) -> bool {
+    let header = partition.records.and_then(BatchHeader::read);
+    header.is_some_and(BatchHeader::is_transactional)
+}
+
+/// Nobody without a transactional id may write to transactions: Kafka refuses the whole request.
+/// (`KafkaApis.handleProduceRequest`)
+fn refuse_all(
+    server: &mut Server,
+    cx: &mut Cx<'_>,
+    request: &Request<'_>,
+    body: &ProduceRequest<'_>,
+) -> Handled {
+    let version = request.header.api_version;
+    let mut progress = Progress::new(server, cx, request, body);
+    let mut partitions = body.partitions.iter();
+    for &(topic, count) in &body.topics {
+        codec::write_topic_start(&mut progress.response, version, topic, count);
+        for partition in partitions.by_ref().take(count) {
+            let refused = because(
+                error::TRANSACTIONAL_ID_AUTHORIZATION_FAILED,
+                "transactional records without a transactional id",
+            );
+            acknowledge(partition.index, Err(refused), version, &mut progress);
+        }
+        codec::write_topic_end(&mut progress.response, version);
+    }
+    codec::write_end(&mut progress.response, version);
+    finish(server, cx, request.token, body.acks, progress);
+    Handled::Done
 }
 
 /// Appends batch after batch; false when the journal is full.

@@ -166,11 +166,16 @@ impl Catalog {
         self.check_total(draft, partitions as usize)?;
         let mut configs = BTreeMap::new();
         for (name, value) in &new.configs {
-            if let Some(value) = value {
-                topic_config::check_for(&self.config, name, value)
-                    .map_err(|why| Refusal::new(error::INVALID_CONFIG, why))?;
-                configs.insert(name.clone(), value.clone());
-            }
+            let checked = match value {
+                Some(value) => {
+                    topic_config::check_for(&self.config, name, value).map(|()| value.clone())
+                }
+                None => Err(format!(
+                    "null value not supported for topic configs: {name}"
+                )),
+            };
+            let value = checked.map_err(|why| Refusal::new(error::INVALID_CONFIG, why))?;
+            configs.insert(name.clone(), value);
         }
         let topic = Arc::new(Topic {
             name: new.name.as_str().into(),

@@ -35,17 +35,17 @@ type Found<'a> = (i32, Option<&'a CommittedOffset>, i16);
 type Changes = Vec<(StrBytes, i32, Option<CommittedOffset>)>;
 
 impl Coordinator {
-    /// OffsetCommit, versions 2 to 9. `topic_id` finds a topic by its name. The response comes when the offsets are
+    /// OffsetCommit, versions 2 to 9. `topic_id` finds the topic of a partition. The response comes when the offsets are
     /// durable.
     pub fn commit(
         &mut self,
         now: Now,
         call: &Call<'_>,
         request: &OffsetCommitRequest,
-        topic_id: impl Fn(&str) -> Option<TopicId>,
+        topic_id: impl Fn(&str, i32) -> Option<TopicId>,
     ) {
         if let Err(error) = self.admit_commit(now, call, request) {
-            let (response, _) = self.commit_response(now, request, |_| None, Some(error), 0);
+            let (response, _) = self.commit_response(now, request, |_, _| None, Some(error), 0);
             self.out.send(call.token, Response::Commit(response));
             return;
         }
@@ -100,17 +100,17 @@ impl Coordinator {
         &self,
         now: Now,
         request: &OffsetCommitRequest,
-        topic_id: impl Fn(&str) -> Option<TopicId>,
+        topic_id: impl Fn(&str, i32) -> Option<TopicId>,
         error: Option<GroupError>,
         mut room: usize,
     ) -> (OffsetCommitResponse, Changes) {
         let mut changes = Changes::new();
         let mut response = OffsetCommitResponse::default();
         for topic in &request.topics {
-            let id = topic_id(&topic.name);
             let name = own(&topic.name);
             let mut topic_response = OffsetCommitResponseTopic::default();
             for partition in &topic.partitions {
+                let id = topic_id(&topic.name, partition.partition_index);
                 let metadata = partition.committed_metadata.as_ref();
                 let metadata = metadata.map_or("", StrBytes::as_str);
                 let value = CommittedOffset {

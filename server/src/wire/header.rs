@@ -49,7 +49,11 @@ impl Prefix {
 pub fn split<'a>(frame: &'a [u8], api: &Api) -> Result<(RequestHeader<'a>, &'a [u8]), Malformed> {
     let prefix = Prefix::read(frame)?;
     let mut reader = Reader::new(&frame[8..], false);
-    let client_id = reader.nullable_string("client id")?;
+    let client_id = match reader.nullable_string("client id") {
+        // A name is for people: Kafka puts a replacement where it is not UTF-8.
+        Err(Malformed::Text(_)) => Some("\u{fffd}"),
+        read => read?,
+    };
     let mut reader = Reader::new(reader.rest(), api.is_flexible(prefix.api_version));
     reader.tags()?;
     let header = RequestHeader {

@@ -229,3 +229,29 @@ fn offsets_are_found_by_position_and_time() {
     }
     assert_eq!(offset_at(&mut world, conn, 7, -3), (0, 2, 1002));
 }
+
+#[test]
+fn a_leader_epoch_from_the_future_is_refused() {
+    let mut world = World::new(1, &[]);
+    let conn = world.connect(0);
+    create(&mut world, conn, "t", 1);
+    produce(&mut world, conn, "t", 0, batch(&[b"x"]));
+    for (epoch, code) in [(-1, 0), (0, 0), (1000, error::UNKNOWN_LEADER_EPOCH)] {
+        let mut request = fetch_request("t", &[(0, 0)], 0);
+        request.topics[0].partitions[0].current_leader_epoch = epoch;
+        let response = world.call(conn, 11, &request);
+        assert_eq!(fetched(&response).error_code, code, "fetch with {epoch}");
+        let request = message!(ListOffsetsRequest {
+            replica_id: -1,
+            topics: vec![message!(ListOffsetsTopic {
+                name: "t".into(),
+                partitions: vec![message!(ListOffsetsPartition {
+                    timestamp: -1,
+                    current_leader_epoch: epoch,
+                })],
+            })],
+        });
+        let response = world.call(conn, 5, &request);
+        assert_eq!(response.topics[0].partitions[0].error_code, code, "{epoch}");
+    }
+}

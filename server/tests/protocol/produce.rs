@@ -92,7 +92,12 @@ fn every_refusal_has_kafkas_code() {
             error::OUT_OF_ORDER_SEQUENCE_NUMBER,
         ),
         ("t", 0, sequenced(1, 4, 1), error::INVALID_PRODUCER_EPOCH),
-        ("t", 0, transactional(), error::INVALID_TXN_STATE),
+        (
+            "t",
+            0,
+            transactional(),
+            error::TRANSACTIONAL_ID_AUTHORIZATION_FAILED,
+        ),
     ];
     for (number, (topic, index, records, code)) in cases.iter().enumerate() {
         let (got, _) = produce(&mut world, conn, topic, *index, records.clone());
@@ -493,4 +498,49 @@ fn records_are_read_as_deep_as_the_broker_is_told() {
 fn reseal(batch: &mut [u8]) {
     let crc = crc32c(&batch[21..]);
     batch[17..21].copy_from_slice(&crc.to_be_bytes());
+}
+
+#[test]
+fn transactional_records_without_an_id_refuse_the_whole_request() {
+    let mut world = World::new(1, &[]);
+    let conn = world.connect(0);
+    create(&mut world, conn, "t", 2);
+    let mut builder = BatchBuilder::new().producer(7, 0, 0).transactional(true);
+    builder.push(&NewRecord::default());
+    let transactional = Bytes::from(builder.build().expect("a batch"));
+    let mut request = produce_request("t", 0, -1, batch(&[b"good"]));
+    request.topic_data[0]
+        .partition_data
+        .push(message!(PartitionProduceData {
+            index: 1,
+            records: Some(transactional),
+        }));
+    let response = world.call(conn, 8, &request);
+    for partition in &response.responses[0].partition_responses {
+        let code = error::TRANSACTIONAL_ID_AUTHORIZATION_FAILED;
+        assert_eq!((partition.error_code, partition.base_offset), (code, -1));
+    }
+}
+
+#[test]
+fn a_length_that_is_too_small_is_damage_and_a_second_batch_is_not() {
+    let mut world = World::new(1, &[]);
+    let conn = world.connect(0);
+    create(&mut world, conn, "t", 1);
+    let good = batch(&[b"some value"]).to_vec();
+    let mut short = good.clone();
+    short[8..12].copy_from_slice(&(good.len() as i32 - 12 - 5).to_be_bytes());
+    let mut damaged = good.clone();
+    damaged[70] ^= 1;
+    let cases = [
+        (short, error::CORRUPT_MESSAGE),
+        ([&good[..], &good[..]].concat(), error::INVALID_RECORD),
+        ([&damaged[..], &good[..]].concat(), error::INVALID_RECORD),
+        ([&good[..], &[1, 2, 3]].concat(), error::INVALID_RECORD),
+        (damaged, error::CORRUPT_MESSAGE),
+    ];
+    for (at, (records, code)) in cases.into_iter().enumerate() {
+        let result = produce(&mut world, conn, "t", 0, Bytes::from(records));
+        assert_eq!(result, (code, -1), "case {at}");
+    }
 }

@@ -217,7 +217,7 @@ fn creation_follows_kafkas_rules() {
         .iter()
         .map(|t| t.error_code)
         .collect();
-    assert_eq!(codes, [error::INVALID_REQUEST; 2]);
+    assert_eq!(codes, [error::INVALID_REQUEST]);
     let dry = message!(CreateTopicsRequest {
         topics: vec![topic("dry", 1, 1)],
         validate_only: true
@@ -473,4 +473,42 @@ fn the_cluster_is_described() {
         assert_eq!(&*response.cluster_id, "test-cluster");
         assert_eq!((response.controller_id, response.brokers.len()), (0, 2));
     }
+}
+
+#[test]
+fn a_setting_without_a_value_and_a_name_used_twice_are_refused() {
+    let mut world = World::new(1, &[]);
+    let conn = world.connect(0);
+    let topic = |name: &str, value: Option<&str>| {
+        message!(CreatableTopic {
+            name: name.into(),
+            num_partitions: 1,
+            replication_factor: 1,
+            configs: vec![message!(CreatableTopicConfig {
+                name: "retention.ms".into(),
+                value: value.map(Into::into),
+            })],
+        })
+    };
+    let request = message!(CreateTopicsRequest {
+        topics: vec![
+            topic("unset", None),
+            topic("twice", Some("1")),
+            topic("once", Some("1")),
+            topic("twice", Some("2")),
+        ],
+        timeout_ms: 1000,
+    });
+    let response = world.call(conn, 5, &request);
+    let codes: Vec<_> = response
+        .topics
+        .iter()
+        .map(|t| (t.name.to_string(), t.error_code))
+        .collect();
+    let expected = [
+        ("unset".to_owned(), error::INVALID_CONFIG),
+        ("twice".to_owned(), error::INVALID_REQUEST),
+        ("once".to_owned(), 0),
+    ];
+    assert_eq!(codes, expected);
 }

@@ -15,7 +15,7 @@ use ringlog_engine::core::{Core, FetchData, FetchError, FetchSpec, ReadId, Reply
 use ringlog_engine::id::Part;
 use ringlog_engine::shard::Cx;
 
-use super::{Request, fetch_error, local};
+use super::{Request, check_epoch, fetch_error, local};
 use crate::app::{Env, Server};
 use crate::wire::fetch::{FetchRequest, FetchTopic};
 use crate::wire::{Malformed, error};
@@ -228,12 +228,15 @@ pub(crate) fn handle(
     if matches!(pending.scope, Scope::Full { .. }) {
         for topic in &body.topics {
             for wanted in &topic.partitions {
-                let part = find(server, cx.core, topic.name, wanted.index);
+                let epoch = wanted.current_leader_epoch;
+                let part = find(server, cx.core, topic.name, wanted.index)
+                    .and_then(|part| check_epoch(&server.env, epoch).map(|()| part));
                 pending.failures += usize::from(part.is_err());
                 pending.partitions.push(PartitionFetch {
                     index: wanted.index,
                     offset: wanted.offset,
                     max_bytes: wanted.max_bytes.max(0) as usize,
+                    leader_epoch: epoch,
                     part: part.ok(),
                     state: part.map_or_else(Progress::Failed, |_| Progress::Fresh),
                     watched: false,
@@ -392,6 +395,7 @@ fn next_of_session(server: &mut Server, core: &Core, pending: &mut Pending) -> O
     let place = session.next_ready(at)?;
     let slot = session.slots.get(place)?;
     let (index, offset, max_bytes) = (slot.index, slot.offset, slot.max_bytes);
+    let epoch = slot.leader_epoch;
     let part = match slot.part {
         // A watch on a partition that is gone is about to be answered: until then its place stays as it is.
         Some(part) if slot.watched || core.offsets(part).is_some() => Ok(part),
@@ -408,11 +412,13 @@ fn next_of_session(server: &mut Server, core: &Core, pending: &mut Pending) -> O
     {
         slot.part = part.ok();
     }
+    let part = part.and_then(|part| check_epoch(&server.env, epoch).map(|()| part));
     pending.failures += usize::from(part.is_err());
     pending.partitions.push(PartitionFetch {
         index,
         offset,
         max_bytes,
+        leader_epoch: epoch,
         part: part.ok(),
         state: part.map_or_else(Progress::Failed, |_| Progress::Fresh),
         watched: false,

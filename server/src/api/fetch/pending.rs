@@ -57,6 +57,7 @@ pub(super) struct PartitionFetch {
     pub(super) index: i32,
     pub(super) offset: i64,
     pub(super) max_bytes: usize,
+    pub(super) leader_epoch: i32,
     pub(super) part: Option<Part>,
     pub(super) state: Progress,
     /// A full request watches it. Watches of sessions are noted there.

@@ -189,7 +189,7 @@ fn open_session(
             topic: name.clone(),
             wanted: FetchPartition {
                 index: partition.index,
-                current_leader_epoch: -1,
+                current_leader_epoch: partition.leader_epoch,
                 offset: partition.offset,
                 max_bytes: i32::try_from(partition.max_bytes).unwrap_or(i32::MAX),
             },

@@ -43,6 +43,8 @@ pub(super) struct Slot {
     pub(super) index: i32,
     pub(super) offset: i64,
     pub(super) max_bytes: usize,
+    /// The leader epoch that the client believes in, or -1.
+    pub(super) leader_epoch: i32,
     /// Where it is on this shard, as far as known.
     pub(super) part: Option<Part>,
     /// High watermark and log start as the client was told last, -1 for never.
@@ -100,6 +102,7 @@ impl Session {
             let found = &mut self.slots[slot];
             found.offset = offset;
             found.max_bytes = max_bytes;
+            found.leader_epoch = wanted.current_leader_epoch;
             self.rouse(slot);
             return;
         }
@@ -109,6 +112,7 @@ impl Session {
             index: wanted.index,
             offset,
             max_bytes,
+            leader_epoch: wanted.current_leader_epoch,
             part: None,
             told: (-1, -1),
             state: SlotState::Ready,

@@ -86,7 +86,7 @@ pub(crate) fn handle(
     };
     let groups = &mut server.groups.coordinator;
     let catalog = &server.catalog;
-    let topic_id = |name: &str| catalog.topic(name).map(|topic| topic.id);
+    let topic_id = |name: &str, index: i32| Some(catalog.topic(name)?.key(index)?.topic);
     match request.header.api_key {
         versions::OFFSET_COMMIT => groups.commit(cx.now, call, &request.decode()?, topic_id),
         versions::OFFSET_FETCH => groups.fetch_offsets(call, &request.decode()?),
@@ -98,7 +98,7 @@ pub(crate) fn handle(
         versions::LIST_GROUPS => groups.list(call, &request.decode()?),
         versions::DELETE_GROUPS => groups.delete(cx.now, call, &request.decode()?),
         versions::OFFSET_DELETE => {
-            let exists = |name: &str| topic_id(name).is_some();
+            let exists = |name: &str| catalog.topic(name).is_some();
             groups.delete_offsets(cx.now, call, &request.decode()?, exists);
         }
         other => return Err(Malformed::Decoder(format!("api {other} has no handler"))),

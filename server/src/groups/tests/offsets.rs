@@ -249,7 +249,7 @@ fn delete_request(group: &str, topic: &str) -> OffsetDeleteRequest {
 fn delete(rig: &mut Rig, group: &str, topic: &str) -> (i16, i16) {
     let request = delete_request(group, topic);
     let slot = rig.request(0, |c, now, call| {
-        c.delete_offsets(now, call, &request, |name| topics(name).is_some());
+        c.delete_offsets(now, call, &request, |name| topics(name, 0).is_some());
     });
     match rig.answer(slot) {
         Some(Response::OffsetDelete(response)) => {
