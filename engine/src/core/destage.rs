@@ -164,9 +164,9 @@ impl Destage {
         self.phase == Phase::Idle
     }
 
-    /// Whether a task of this round still works on a partition's files.
-    pub(super) fn works_on(&self, part: u32) -> bool {
-        self.tasks.contains_key(&part)
+    /// Whether a round may still use or sync the directories of its partitions.
+    pub(super) fn uses_dirs(&self) -> bool {
+        matches!(self.phase, Phase::Staging | Phase::Syncing | Phase::Failing)
     }
 
     /// When a round is due by age or retry, monotonic nanoseconds.
@@ -536,14 +536,15 @@ impl Core {
         id: FileId,
         result: Result<(), DiskError>,
     ) {
+        // A task that was given up meanwhile, its partition deleted, has no opinion on how the opening ended.
         if let Some(task) = self.destage.tasks.get_mut(&part)
             && let Some((_, open, ready)) = &mut task.file
             && *open == id
         {
             *ready = result.is_ok();
-        }
-        if let Err(error) = result {
-            self.destage.error.get_or_insert(error);
+            if let Err(error) = result {
+                self.destage.error.get_or_insert(error);
+            }
         }
         self.run_task(part, 0);
         self.end_staging();
@@ -833,6 +834,8 @@ impl Core {
         for file in self.destage.touched.take().into_iter().flatten() {
             self.files.release(&mut self.out, file);
         }
+        // The tasks that are done again name theirs again; a directory that is removed meanwhile must not be synced.
+        self.destage.new_names.clear();
         self.destage.writer = None;
         self.destage.writing_bytes = 0;
         self.destage.phase = Phase::Idle;

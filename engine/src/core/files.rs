@@ -21,6 +21,8 @@ pub(super) struct FileKey {
 struct OpenFile {
     key: FileKey,
     users: usize,
+    /// Its opening has ended, well or not.
+    answered: bool,
     ready: bool,
     /// Close when the last user goes: its partition or segment is being removed, or opening failed.
     doomed: bool,
@@ -77,6 +79,7 @@ impl Files {
         let file = OpenFile {
             key,
             users: 1,
+            answered: false,
             ready: false,
             doomed: false,
             idle_since: 0,
@@ -88,15 +91,18 @@ impl Files {
 
     /// The open succeeded or failed; a failed one is forgotten when its users have released it.
     pub(super) fn opened(&mut self, out: &mut Outbox, id: FileId, ok: bool) {
-        if let Some(file) = self.by_id.get_mut(&id) {
-            file.ready = ok;
-            if !ok {
-                file.doomed = true;
-                self.by_key.remove(&file.key);
-            }
-        } else if ok {
+        let Some(file) = self.by_id.get_mut(&id) else {
+            return;
+        };
+        (file.answered, file.ready) = (true, ok);
+        file.doomed |= !ok;
+        if !ok && self.by_key.get(&file.key) == Some(&id) {
+            self.by_key.remove(&file.key);
+        }
+        if file.doomed && file.users == 0 {
             // Its users gave up before it was open.
-            out.submit(Lane::Background, OpKind::Close { file: id }, Owner::Nobody);
+            self.idle.remove(&file.idle_since);
+            self.close(out, id);
         }
     }
 
@@ -129,13 +135,20 @@ impl Files {
     }
 
     fn close(&mut self, out: &mut Outbox, id: FileId) {
-        let Some(file) = self.by_id.remove(&id) else {
+        let Some(file) = self.by_id.get_mut(&id) else {
             return;
         };
         if self.by_key.get(&file.key) == Some(&id) {
             self.by_key.remove(&file.key);
         }
-        if file.ready {
+        if !file.answered {
+            // Closed as soon as it is open; until then its name may still be made.
+            file.doomed = true;
+            return;
+        }
+        let ready = file.ready;
+        self.by_id.remove(&id);
+        if ready {
             out.submit(Lane::Background, OpKind::Close { file: id }, Owner::Nobody);
         }
     }
@@ -160,9 +173,8 @@ impl Files {
             if file.users == 0 {
                 self.idle.remove(&file.idle_since);
                 self.close(out, id);
-            } else {
-                left = true;
             }
+            left |= self.by_id.contains_key(&id);
         }
         !left
     }

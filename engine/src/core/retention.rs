@@ -172,8 +172,8 @@ impl Core {
     pub(super) fn remove_dropped(&mut self) {
         let mut waiting = Vec::new();
         for (part, dir) in std::mem::take(&mut self.dropped) {
-            let busy = self.destage.works_on(part)
-                || !self.files.doom(&mut self.out, |key| key.part == part);
+            let busy =
+                self.destage.uses_dirs() || !self.files.doom(&mut self.out, |key| key.part == part);
             if busy {
                 waiting.push((part, dir));
                 continue;
