@@ -857,7 +857,8 @@ impl Core {
     fn redirty(&mut self, part: u32) {
         if let Some(partition) = self.parts[part as usize].as_mut()
             && !partition.dirty
-            && partition.has_unstored()
+            // The seal of a segment that retention ended is to be done again, too, with nothing behind it.
+            && (partition.has_unstored() || partition.roll_next)
         {
             partition.dirty = true;
             self.destage.dirty.push(part);
