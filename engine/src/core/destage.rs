@@ -171,7 +171,7 @@ impl Destage {
 
     /// When a round is due by age or retry, monotonic nanoseconds.
     pub(super) fn deadline_ns(&self) -> Option<u64> {
-        if self.phase != Phase::Idle {
+        if self.phase != Phase::Idle || self.final_done {
             return None;
         }
         let wanted = if self.forced {
@@ -235,6 +235,10 @@ impl Core {
         }
         let cut = self.journal.durable().0;
         if cut == self.journal.released() && !self.destage.forced && self.state == State::Running {
+            // Nothing durable is left to destage, whatever its age said: a commit that takes its time, or a
+            // partition that was deleted.
+            let waits = self.journal.backlog_bytes() > 0 || !self.journal.is_quiet();
+            self.destage.oldest_ns = waits.then_some(now.mono_ns);
             return;
         }
         let destage = &mut self.destage;
