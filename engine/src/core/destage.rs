@@ -119,6 +119,8 @@ pub(super) struct Destage {
     /// A round is wanted even without data: for new log starts, or at shutdown.
     pub(super) forced: bool,
     pub(super) final_done: bool,
+    /// The checkpoint that says so is durable.
+    pub(super) ended_clean: bool,
     pub(super) rounds: u64,
     pub(super) bytes_written: u64,
 }
@@ -149,6 +151,7 @@ impl Default for Destage {
             clean: false,
             forced: false,
             final_done: false,
+            ended_clean: false,
             rounds: 0,
             bytes_written: 0,
         }
@@ -800,6 +803,7 @@ impl Core {
         self.destage.rounds += 1;
         self.destage.phase = Phase::Idle;
         self.destage.final_done = self.destage.clean;
+        self.destage.ended_clean = self.destage.clean;
         self.journal.release(&mut self.out, self.destage.cut);
         self.storage_full = false;
         self.room_changed = true;

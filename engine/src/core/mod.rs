@@ -496,4 +496,11 @@ impl Core {
     pub fn is_finished(&self) -> bool {
         self.state == State::Finished
     }
+
+    /// Whether the shutdown is complete and a durable checkpoint says so. Otherwise the disk failed meanwhile: the
+    /// journal has everything, and the next start replays it.
+    #[must_use]
+    pub fn ended_clean(&self) -> bool {
+        self.is_finished() && self.destage.ended_clean
+    }
 }
