@@ -31,6 +31,9 @@ struct Args {
     /// Flip a bit in the journal before a restart.
     #[arg(long)]
     flip_bit: bool,
+    /// Let the disk run full and get room again in every seed.
+    #[arg(long)]
+    fill_disk: bool,
     /// With --seed: print every step.
     #[arg(long)]
     trace: bool,
@@ -62,6 +65,7 @@ fn main() -> ExitCode {
         mutations,
         trace: false,
         flip_bit: args.flip_bit,
+        fill_disk: args.fill_disk,
     };
     let failed = match args.seed {
         Some(seed) => run_one(seed, options, args.trace),
@@ -154,6 +158,9 @@ fn repeat_options(args: &Args) -> String {
     if args.flip_bit {
         options += " --flip-bit";
     }
+    if args.fill_disk {
+        options += " --fill-disk";
+    }
     options
 }
 
@@ -176,7 +183,7 @@ fn report(args: &Args, totals: &Mutex<Totals>, started: Instant) -> bool {
     let s = &totals.summary;
     println!(
         "\r{} seeds in {:.1} s: {} failed. {} starts, {} crashes, {} batches, {} acks, {} refused for \
-         want of room, {} fetches of {} MB, {} steps; damage found {} times",
+         want of room and {} for want of disk, {} fetches of {} MB, {} steps; damage found {} times",
         args.seeds.end - args.seeds.start,
         started.elapsed().as_secs_f64(),
         totals.failures.len(),
@@ -185,6 +192,7 @@ fn report(args: &Args, totals: &Mutex<Totals>, started: Instant) -> bool {
         s.batches,
         s.acks,
         s.busy,
+        s.storage_full,
         s.fetches,
         s.fetched_bytes / 1_000_000,
         s.steps,

@@ -150,12 +150,18 @@ impl World {
     fn change_capacity(&mut self) {
         let faults = &mut self.disk.faults;
         if faults.capacity_bytes.take().is_none() && self.plan.disk_fills {
-            let more = self.rng.below(10 * self.plan.max_batch_bytes as u64);
-            let capacity = self.disk.used_bytes() + more;
-            self.disk.faults.capacity_bytes = Some(capacity);
-            self.trace
-                .note("capacity", [capacity, 0, 0], || format!("{capacity} bytes"));
+            self.fill_disk();
         }
+    }
+
+    /// Leaves room for little more than what is there.
+    pub(super) fn fill_disk(&mut self) {
+        let more = self.rng.below(10 * self.plan.max_batch_bytes as u64);
+        let capacity = self.disk.used_bytes() + more;
+        self.disk.faults.capacity_bytes = Some(capacity);
+        self.full_since_start = true;
+        self.trace
+            .note("capacity", [capacity, 0, 0], || format!("{capacity} bytes"));
     }
 
     fn check_time_queries(&self) {

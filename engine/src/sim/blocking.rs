@@ -65,6 +65,10 @@ impl BlockingDisk<'_> {
         &mut self,
         act: impl FnOnce(&mut SimDisk) -> Result<(), DiskError>,
     ) -> Result<(), DiskError> {
+        if self.disk.stopped && !self.crashed() {
+            self.calls += 1;
+            return Err(super::disk::READ_ONLY);
+        }
         let (result, act_anyway) = self.call();
         if result.is_ok() && self.disk.rng.ppm(self.disk.faults.meta_ppm) {
             return Err(DiskError::IO);

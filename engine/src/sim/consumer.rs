@@ -72,6 +72,10 @@ impl World {
             return self.schedule(PATIENCE_NS, Actor::Consumer(index));
         }
         self.release_held(index);
+        if self.draining {
+            // Connections are closed before the shards are asked to end: nobody asks any more.
+            return;
+        }
         let Some(key) = self.partition_to_read(index) else {
             return self.schedule_after_pause(Actor::Consumer(index));
         };
@@ -113,7 +117,12 @@ impl World {
     }
 
     fn draw_spec(&mut self, index: usize) -> FetchSpec {
-        let max_bytes = self.rng.pick(&[0, 100, 5000, 60_000, 3_000_000]);
+        let max_bytes = if self.auditing && self.consumers[index].is_audit() {
+            // Batch by batch would take too long where a read does.
+            self.rng.pick(&[60_000, 3_000_000])
+        } else {
+            self.rng.pick(&[0, 100, 5000, 60_000, 3_000_000])
+        };
         FetchSpec {
             offset: self.consumers[index].position,
             max_bytes,

@@ -36,8 +36,11 @@ impl Latency {
 pub struct Faults {
     /// A write fails; any part of it may have been done.
     pub write_ppm: u64,
-    /// A sync fails; what it covered may be lost and is never written by a later one.
+    /// A sync fails; data it covered may be lost and is never written by a later one.
     pub sync_ppm: u64,
+    /// Of the failed syncs, percent that stop the file system: from then on it takes nothing that has to be synced,
+    /// until the system starts again.
+    pub stop_percent: u64,
     /// A read fails.
     pub read_ppm: u64,
     /// Opening, creating or removing something fails without effect.
@@ -90,7 +93,15 @@ pub(super) struct Flight {
     horizon: u64,
 }
 
+/// `EROFS`: what a file system answers that has stopped itself.
+pub(super) const READ_ONLY: DiskError = DiskError(30);
+
 /// A deterministic disk shared by the cores of a simulated process.
+///
+/// A sync that fails treats data as Linux does: pages or blocks it covered count as clean afterwards, a second sync
+/// succeeds and has written nothing of them. Names and sizes live in the file system's own journal instead. It never
+/// forgets a change and goes on: either the change is still pending and a later sync covers it, or the journal is
+/// aborted (ext4's `jbd2`, an XFS shutdown) and every later change and sync fails until the system starts again.
 #[derive(Debug)]
 pub struct SimDisk {
     pub(super) tree: Tree,
@@ -103,6 +114,10 @@ pub struct SimDisk {
     pub(super) handles: BTreeMap<(u32, FileId), Handle>,
     used_ids: BTreeSet<(u32, OpId)>,
     pub(super) used_files: BTreeSet<(u32, FileId)>,
+    /// The file system has stopped itself.
+    pub(super) stopped: bool,
+    /// Operations that should have changed or synced something and failed, since the disk was made.
+    pub(super) failed_changes: u64,
     /// Segment blocks written in this run: each once.
     pub(super) written: BTreeSet<(NodeId, u64)>,
 }
@@ -121,6 +136,8 @@ impl SimDisk {
             handles: BTreeMap::new(),
             used_ids: BTreeSet::new(),
             used_files: BTreeSet::new(),
+            stopped: false,
+            failed_changes: 0,
             written: BTreeSet::new(),
         }
     }
@@ -188,6 +205,7 @@ impl SimDisk {
     /// The process ends and power is lost.
     pub fn lose_power(&mut self) {
         self.kill();
+        self.stopped = false;
         self.tree.lose_power(&mut self.rng);
     }
 
@@ -240,6 +258,7 @@ impl SimDisk {
 
     fn carry_out(&mut self, flight: Flight) -> Completion {
         let Flight { shard, op, horizon } = flight;
+        let is_change = is_change(&op.kind);
         let (result, returned) = match op.kind {
             OpKind::Write {
                 file,
@@ -282,6 +301,7 @@ impl SimDisk {
         if result.is_err() {
             // A round that failed is done again, block by block.
             self.written.clear();
+            self.failed_changes += u64::from(is_change);
         }
         Completion {
             id: op.id,
@@ -298,6 +318,17 @@ impl SimDisk {
         sync: bool,
         horizon: u64,
     ) -> Result<(), DiskError> {
+        let grows = self
+            .tree
+            .file(node)
+            .missing_blocks(offset, data.len() as u64)
+            > 0;
+        if self.stopped && (sync || grows) {
+            if !grows {
+                self.write_part(node, offset, data);
+            }
+            return Err(READ_ONLY);
+        }
         let full = !self.has_room(node, offset, data.len() as u64);
         if full || self.rng.ppm(self.faults.write_ppm) {
             self.write_part(node, offset, data);
@@ -314,6 +345,7 @@ impl SimDisk {
         }
         if self.rng.ppm(self.faults.sync_ppm) {
             self.tree.fail_sync(node, stamp, &mut self.rng);
+            self.sync_failed();
             return Err(DiskError::IO);
         }
         // The sync covers this write and whatever else was complete before it was submitted.
@@ -342,6 +374,9 @@ impl SimDisk {
 
     /// Syncs a node, or everything.
     pub(super) fn sync(&mut self, node: Option<NodeId>, horizon: u64) -> Result<(), DiskError> {
+        if self.stopped {
+            return Err(READ_ONLY);
+        }
         let failed = self.rng.ppm(self.faults.sync_ppm);
         match (node, failed) {
             (Some(node), false) => self.tree.sync_node(node, horizon),
@@ -349,7 +384,16 @@ impl SimDisk {
             (Some(node), true) => self.tree.fail_sync(node, horizon, &mut self.rng),
             (None, true) => self.tree.fail_sync_all(horizon, &mut self.rng),
         }
-        if failed { Err(DiskError::IO) } else { Ok(()) }
+        if failed {
+            self.sync_failed();
+            return Err(DiskError::IO);
+        }
+        Ok(())
+    }
+
+    fn sync_failed(&mut self) {
+        let percent = self.faults.stop_percent;
+        self.stopped |= percent > 0 && self.rng.percent(percent);
     }
 
     fn meta(&mut self, shard: u32, kind: OpKind) -> Result<(), DiskError> {
@@ -360,9 +404,13 @@ impl SimDisk {
         if self.rng.ppm(self.faults.meta_ppm) {
             return Err(DiskError::IO);
         }
+        if self.stopped && !matches!(kind, OpKind::Open { .. }) {
+            return Err(READ_ONLY);
+        }
         match kind {
             OpKind::Open { file, path, mode } => {
                 let node = match mode {
+                    OpenMode::WriteDirect if self.stopped => return Err(READ_ONLY),
                     OpenMode::WriteDirect => self.tree.open_or_create(&path)?,
                     OpenMode::ReadBuffered | OpenMode::ReadDirect => {
                         self.tree.resolve_file(&path)?
@@ -463,5 +511,17 @@ impl SimDisk {
             OpKind::RemoveDir { path } => drop(self.tree.remove_dir(path)),
             _ => {}
         }
+    }
+}
+
+/// Whether an operation is to change or sync something that counts; clean-up and reads are not.
+fn is_change(kind: &OpKind) -> bool {
+    match kind {
+        OpKind::Open { mode, .. } => *mode == OpenMode::WriteDirect,
+        OpKind::Read { .. }
+        | OpKind::Close { .. }
+        | OpKind::Unlink { .. }
+        | OpKind::RemoveDir { .. } => false,
+        _ => true,
     }
 }

@@ -213,13 +213,12 @@ impl FileNode {
         }
     }
 
-    /// A sync failed: part of what it saw is durable all the same, the rest is taken for clean and never written.
+    /// A sync failed: part of the data it saw is durable all the same, the rest is taken for clean and never
+    /// written. The size is the file system's own and stays pending, see [`SimDisk`](super::SimDisk).
     pub(super) fn fail_sync(&mut self, horizon: u64, rng: &mut Rng) {
         let reached = rng.pick(&[0, 0, 50]);
         if rng.percent(reached) {
             self.size.settle(horizon);
-        } else {
-            self.size.abandon(horizon);
         }
         for &index in &self.dirty {
             if let Some(block) = self.blocks.get_mut(&index) {

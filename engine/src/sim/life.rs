@@ -5,13 +5,16 @@ use std::collections::BTreeMap;
 use super::consumer::{Consumer, Manner};
 use super::model::PartitionModel;
 use super::plan::{End, Life};
-use super::world::{Actor, PATIENCE_NS, Shard, World};
+use super::world::{Actor, PATIENCE_NS, Shard, Stopped, World};
 use crate::core::{Core, Durability};
 use crate::disk::DiskError;
 use crate::id::{FrameSeq, Part};
 use crate::recovery::{
     PartitionMeta, PartitionState, Recovered, RecoveryError, RecoveryOptions, recover,
 };
+
+/// A process on a file system that has stopped itself is stopped after this long: it cannot get better.
+const STOPPED_MAX_NS: u64 = 5_000_000_000;
 
 impl World {
     /// Lives through `life`; returns false if damaged data was found where a bit had been flipped, which ends the
@@ -70,11 +73,17 @@ impl World {
     fn recover(&mut self, life: &Life) -> Option<Recovered> {
         let mut crashes = life.recovery_crashes;
         self.disk.faults = life.recovery_faults;
+        if self.plan.disk_fills && self.rng.percent(30) {
+            self.fill_disk();
+        }
         for attempt in 0.. {
             if attempt > 5 {
                 // Faults that last for ever keep any process from starting.
                 self.disk.faults = super::disk::Faults::default();
                 crashes = 0;
+                if self.disk.stopped {
+                    self.disk.lose_power();
+                }
             }
             let limit = (crashes > 0).then(|| self.draw_crash_point());
             crashes = crashes.saturating_sub(1);
@@ -153,7 +162,9 @@ impl World {
         }
         self.models.retain(|_, model| !model.deleted);
         self.adopt_partitions(shards);
-        (self.clean, self.disturbed) = (false, false);
+        (self.stopped, self.disturbed) = (Stopped::Crash, false);
+        self.failures_at_start = self.disk.failed_changes;
+        self.full_since_start = self.disk.faults.capacity_bytes.is_some();
         self.begin_clients();
     }
 
@@ -171,18 +182,23 @@ impl World {
                 last.run
             );
             // What happened since the last service: a crash in recovery alone changes nothing, but may be told as one.
-            let rises = i32::from(!self.clean);
+            let rises = i32::from(self.stopped == Stopped::Crash);
             assert!(
                 run.leader_epoch >= last.leader_epoch + rises,
-                "invariant: leader epoch {} follows {}, clean: {}",
+                "invariant: leader epoch {} follows {}, the last stop: {:?}",
                 run.leader_epoch,
                 last.leader_epoch,
-                self.clean
+                self.stopped
             );
+            let told = match self.stopped {
+                Stopped::Clean => !recovered.unclean,
+                Stopped::Crash => recovered.unclean,
+                Stopped::Either => true,
+            };
             assert!(
-                self.disturbed || self.clean != recovered.unclean,
-                "invariant: the last stop was clean: {}, recovery says otherwise",
-                self.clean
+                self.disturbed || told,
+                "invariant: the last stop was {:?}, recovery says otherwise",
+                self.stopped
             );
         }
         self.last_run = Some(run);
@@ -211,7 +227,7 @@ impl World {
                 *oldest = frame.min(*oldest);
             }
             (model.shard, model.part) = (shard, part);
-            if !self.clean {
+            if self.stopped != Stopped::Clean {
                 // A removal that no checkpoint covered is undone.
                 model.log_start = model.log_start.min(offsets.log_start);
             }
@@ -258,8 +274,13 @@ impl World {
 
     fn serve(&mut self, steps: u64) {
         let end = self.steps + steps;
-        while self.steps < end && self.fatal.is_none() {
+        let mut stopped_ns = 0;
+        while self.steps < end && self.fatal.is_none() && stopped_ns < STOPPED_MAX_NS {
+            let before_ns = self.now.mono_ns;
             self.advance();
+            if self.disk.stopped {
+                stopped_ns += self.now.mono_ns - before_ns;
+            }
         }
     }
 
@@ -281,19 +302,38 @@ impl World {
 
     fn end(&mut self, end: End) {
         let fatal = self.fatal.take().is_some();
-        if end == End::Shutdown && !fatal && self.shut_down() {
-            self.clean = true;
-            // Nothing may depend on the system staying up any more.
-            let how = self.rng.pick(&[End::PowerLoss, End::Kill]);
-            self.shards.clear();
-            match how {
-                End::PowerLoss => self.disk.lose_power(),
-                _ => self.disk.kill(),
-            }
-            self.check_segments();
+        if end != End::Shutdown || fatal {
+            return self.die(end);
+        }
+        if !self.shut_down() {
+            self.die(end);
+            // The journal may have failed behind a checkpoint that says clean, and everything is in segments then.
+            self.stopped = Stopped::Either;
             return;
         }
-        self.die(end);
+        self.stopped = if self.shards.iter().all(|s| s.core.ended_clean()) {
+            Stopped::Clean
+        } else {
+            // The last round failed; its checkpoint may have reached the device all the same.
+            assert!(
+                self.disk.failed_changes > self.failures_at_start,
+                "invariant: a shutdown on a disk that did not fail is clean"
+            );
+            Stopped::Either
+        };
+        // Nothing may depend on the system staying up any more, unless acknowledgements did so all along.
+        let how = self.rng.pick(&[End::PowerLoss, End::Kill]);
+        self.shards.clear();
+        if how == End::PowerLoss
+            && (self.stopped == Stopped::Clean || self.plan.durability == Durability::Fsync)
+        {
+            self.disk.lose_power();
+        } else {
+            self.disk.kill();
+        }
+        if self.stopped == Stopped::Clean {
+            self.check_segments();
+        }
     }
 
     /// The process dies here; with acknowledgements after the write alone the system lives on.

@@ -163,6 +163,11 @@ fn draw_life(rng: &mut Rng, steps: u64, faulty: bool, durability: Durability) ->
             Faults {
                 write_ppm: rate(rng),
                 sync_ppm: rate(rng),
+                // What was acknowledged after the write alone would not survive the restart of the system.
+                stop_percent: match durability {
+                    Durability::Fsync => rng.pick(&[0, 0, 10, 50]),
+                    Durability::Write => 0,
+                },
                 read_ppm: rate(rng),
                 meta_ppm: rate(rng),
                 capacity_bytes: None,

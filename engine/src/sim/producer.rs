@@ -155,19 +155,30 @@ impl World {
                 );
                 self.schedule_after_pause(Actor::Producer(index));
             }
-            Err(AppendError::Busy | AppendError::StorageFull) => {
+            Err(error @ (AppendError::Busy | AppendError::StorageFull)) => {
+                let full = error == AppendError::StorageFull;
                 let since_ns = producer.blocked.map_or(now_ns, |b| b.since_ns);
                 producer.blocked = Some(Blocked {
                     since_ns,
                     woken: false,
                 });
                 assert!(
-                    now_ns - since_ns < PATIENCE_NS || self.disk.faults.capacity_bytes.is_some(),
+                    now_ns - since_ns < PATIENCE_NS
+                        || self.disk.faults.capacity_bytes.is_some()
+                        || self.disk.stopped,
                     "invariant: no room for {} s of simulated time: {:?}",
                     PATIENCE_NS / 1_000_000_000,
                     self.shards[shard].core.stats()
                 );
-                self.summary.busy += 1;
+                if full {
+                    self.summary.storage_full += 1;
+                    assert!(
+                        self.faulty || self.full_since_start,
+                        "invariant: a disk with room and without faults is full"
+                    );
+                } else {
+                    self.summary.busy += 1;
+                }
                 self.schedule(ROOM_TIMEOUT_NS, Actor::Producer(index));
             }
             Err(AppendError::Closed) if self.fatal.is_some() || self.draining => {}

@@ -18,6 +18,8 @@ pub struct RunOptions {
     pub trace: bool,
     /// Damage durable journal data before one of the restarts: recovery must then stop, or lose nothing.
     pub flip_bit: bool,
+    /// The disk runs full and gets room again in every seed, not in some.
+    pub fill_disk: bool,
 }
 
 /// What a run did.
@@ -37,6 +39,8 @@ pub struct Summary {
     pub acks: u64,
     /// Appends refused for want of room.
     pub busy: u64,
+    /// Appends refused because the disk was full or failing.
+    pub storage_full: u64,
     /// Fetches answered.
     pub fetches: u64,
     /// Bytes fetched.
@@ -54,6 +58,7 @@ impl Summary {
         self.batches += other.batches;
         self.acks += other.acks;
         self.busy += other.busy;
+        self.storage_full += other.storage_full;
         self.fetches += other.fetches;
         self.fetched_bytes += other.fetched_bytes;
     }

@@ -227,12 +227,11 @@ impl Tree {
         }
     }
 
-    /// A sync of the node failed; see [`FileNode::fail_sync`].
+    /// A sync of the node failed; see [`FileNode::fail_sync`]. Names stay pending.
     pub(super) fn fail_sync(&mut self, id: NodeId, horizon: u64, rng: &mut Rng) {
         match self.nodes.get_mut(&id) {
             Some(Node::File(file)) => file.fail_sync(horizon, rng),
-            Some(Node::Dir(dir)) => dir.names.values_mut().for_each(|h| h.abandon(horizon)),
-            None => {}
+            Some(Node::Dir(_)) | None => {}
         }
     }
 

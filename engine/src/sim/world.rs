@@ -18,10 +18,23 @@ use crate::recovery::{PartitionMeta, RunInfo};
 
 /// Simulated time after which something that waits is taken to wait for ever.
 pub(super) const PATIENCE_NS: u64 = 900 * 1_000_000_000;
-/// Turns in a row, each due at once by the core's own deadline, after which the core is taken to spin.
-const SPIN_TURNS: u32 = 5_000;
+/// More between two steps of everybody else while everything is being read back.
+const AUDIT_REST_NS: u64 = 100_000_000;
+/// Turns in a row, each due at once by the core's own deadline, after which the core is taken to spin: a round over
+/// the most partitions copies for fewer.
+const SPIN_TURNS: u32 = 100;
 /// No story is longer.
 const TURNS_MAX: u64 = 300_000;
+
+/// How a run of the process ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Stopped {
+    Crash,
+    /// Shut down, and a durable checkpoint says so.
+    Clean,
+    /// Shut down on a failing disk: whether the checkpoint that says so is there is for the next start to see.
+    Either,
+}
 
 /// Who acts next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -68,12 +81,16 @@ pub(super) struct World {
     pub(super) fatal: Option<Fatal>,
     /// Faults of this life: errors are then to be expected.
     pub(super) faulty: bool,
+    /// The disk has been full since the shards started.
+    pub(super) full_since_start: bool,
     /// A clean shutdown is under way.
     pub(super) draining: bool,
     pub(super) steps: u64,
     pub(super) last_run: Option<RunInfo>,
-    /// The last run that served was shut down.
-    pub(super) clean: bool,
+    /// How the last run that served ended.
+    pub(super) stopped: Stopped,
+    /// The disk's failed changes when the shards started.
+    pub(super) failures_at_start: u64,
     /// Everything is being read back: nobody falls idle meanwhile.
     pub(super) auditing: bool,
     /// Recovery has failed or crashed since.
@@ -92,7 +109,8 @@ pub(super) struct World {
 impl World {
     pub(super) fn new(seed: u64, options: RunOptions) -> Self {
         let mut rng = Rng::new(seed);
-        let plan = Plan::draw(&mut rng);
+        let mut plan = Plan::draw(&mut rng);
+        plan.disk_fills |= options.fill_disk;
         let disk = SimDisk::new(rng.fork(), plan.disk);
         let producers = (0..plan.producers)
             .map(|i| Producer::draw(&mut rng, i, plan.max_batch_bytes))
@@ -118,10 +136,12 @@ impl World {
             touched: BTreeSet::new(),
             fatal: None,
             faulty: false,
+            full_since_start: false,
             draining: false,
             steps: 0,
             last_run: None,
-            clean: false,
+            stopped: Stopped::Crash,
+            failures_at_start: 0,
             disturbed: false,
             auditing: false,
             flipped: false,
@@ -144,7 +164,14 @@ impl World {
     /// As [`World::schedule`], after a pause as clients make.
     pub(super) fn schedule_after_pause(&mut self, actor: Actor) {
         let delay = self.rng.between(1_000, self.plan.pause_max_ns);
-        self.schedule(delay, actor);
+        let audits = matches!(actor, Actor::Consumer(i) if self.consumers[i].is_audit());
+        // While everything is read back, which a slow disk makes long, the others go on, but hardly.
+        let rest_ns = if self.auditing && !audits {
+            AUDIT_REST_NS
+        } else {
+            0
+        };
+        self.schedule(delay + rest_ns, actor);
     }
 
     /// Forgets what was scheduled for `actor`.
