@@ -4,10 +4,12 @@
 #![allow(unsafe_code)]
 
 mod aligned;
+mod pool;
 mod slab;
 
 pub use aligned::AlignedBuf;
-pub use slab::{SlabPool, SlabWriter, Slice};
+pub use pool::BufPool;
+pub use slab::{SlabWriter, Slice};
 
 /// Alignment, in bytes, of every buffer, file offset and length of direct I/O.
 pub const BLOCK: usize = 4096;

@@ -6,106 +6,24 @@
 
 use std::fmt;
 use std::ops::Deref;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use super::{AlignedBuf, BLOCK, round_up};
 
 /// Memory of one slab. Bytes below the writer's frozen mark never change again; bytes above belong to the
 /// writer alone.
 struct Region {
-    memory: Option<AlignedBuf>,
     start: *mut u8,
     capacity: usize,
-    pool: Option<Arc<Free>>,
+    /// Owns the memory; returns it where it belongs.
+    _memory: AlignedBuf,
 }
 
 // SAFETY: slices read only frozen bytes, which nobody writes; the single writer is the only one to touch the
-// rest. The memory itself is owned by `memory` and outlives every slice through the Arc.
+// rest. The memory itself is owned by `_memory` and outlives every slice through the Arc.
 unsafe impl Send for Region {}
 // SAFETY: as above.
 unsafe impl Sync for Region {}
-
-impl Drop for Region {
-    fn drop(&mut self) {
-        if let (Some(memory), Some(pool)) = (self.memory.take(), self.pool.take()) {
-            pool.give(memory);
-        }
-    }
-}
-
-struct Free {
-    buffers: Mutex<Vec<AlignedBuf>>,
-    keep: usize,
-}
-
-impl Free {
-    fn give(&self, memory: AlignedBuf) {
-        let mut buffers = self.buffers.lock().unwrap_or_else(PoisonError::into_inner);
-        if buffers.len() < self.keep {
-            buffers.push(memory);
-        }
-    }
-}
-
-/// Hands out slabs of one size and keeps those that come back, so that steady load touches no new pages.
-#[derive(Clone)]
-pub struct SlabPool {
-    free: Arc<Free>,
-    slab_bytes: usize,
-}
-
-impl SlabPool {
-    /// A pool of slabs of `slab_bytes` (rounded up to blocks) that keeps at most `keep` unused ones.
-    #[must_use]
-    pub fn new(slab_bytes: usize, keep: usize) -> Self {
-        let free = Free {
-            buffers: Mutex::new(Vec::new()),
-            keep,
-        };
-        Self {
-            free: Arc::new(free),
-            slab_bytes: round_up(slab_bytes),
-        }
-    }
-
-    /// Bytes of one slab.
-    #[must_use]
-    pub fn slab_bytes(&self) -> usize {
-        self.slab_bytes
-    }
-
-    /// A writer at the start of an empty slab.
-    #[must_use]
-    pub fn writer(&self) -> SlabWriter {
-        SlabWriter::over(self.buffer(), Some(self.free.clone()))
-    }
-
-    /// An empty buffer of one slab, for a read; [`SlabPool::share`] brings it back in the end.
-    #[must_use]
-    pub fn buffer(&self) -> AlignedBuf {
-        let reused = self
-            .free
-            .buffers
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .pop();
-        let mut memory = reused.unwrap_or_else(|| AlignedBuf::with_capacity(self.slab_bytes));
-        memory.set_len(0);
-        memory
-    }
-
-    /// Turns a buffer into a slice; the memory of one that came from [`SlabPool::buffer`] returns to the pool.
-    #[must_use]
-    pub fn share(&self, buf: AlignedBuf) -> Slice {
-        let pool = (buf.capacity() == self.slab_bytes).then(|| self.free.clone());
-        let len = buf.len();
-        Slice {
-            region: SlabWriter::over(buf, pool).region,
-            start: 0,
-            len,
-        }
-    }
-}
 
 /// The one writer of a slab. Bytes from `frozen` to `end` are open: they can still be changed. Freezing turns
 /// them into a [`Slice`] and goes on behind them.
@@ -116,13 +34,14 @@ pub struct SlabWriter {
 }
 
 impl SlabWriter {
-    fn over(mut memory: AlignedBuf, pool: Option<Arc<Free>>) -> Self {
+    /// A writer at the start of `memory`.
+    #[must_use]
+    pub fn new(mut memory: AlignedBuf) -> Self {
         let (start, capacity) = (memory.as_mut_ptr(), memory.capacity());
         let region = Region {
-            memory: Some(memory),
             start,
             capacity,
-            pool,
+            _memory: memory,
         };
         Self {
             region: Arc::new(region),
@@ -239,7 +158,7 @@ impl Slice {
 impl From<AlignedBuf> for Slice {
     fn from(buf: AlignedBuf) -> Self {
         let len = buf.len();
-        let writer = SlabWriter::over(buf, None);
+        let writer = SlabWriter::new(buf);
         Self {
             region: writer.region,
             start: 0,
@@ -272,10 +191,11 @@ impl fmt::Debug for Slice {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::buf::BufPool;
 
     #[test]
     fn frames_freeze_behind_each_other_and_the_memory_comes_back() {
-        let pool = SlabPool::new(3 * BLOCK, 1);
+        let pool = BufPool::new(3 * BLOCK, 1);
         let mut writer = pool.writer();
         assert_eq!(writer.append(b"one"), 0);
         assert_eq!(writer.append(b"two"), 3);
@@ -292,7 +212,6 @@ mod tests {
         let part = first.cut(3, 6);
         drop((first, second, writer));
         assert_eq!(&part[..], b"two");
-        assert!(pool.free.buffers.lock().unwrap().is_empty());
         drop(part);
         let mut again = pool.writer();
         again.append(b"x");
@@ -301,7 +220,7 @@ mod tests {
 
     #[test]
     fn a_reused_slab_pads_with_zeros_not_with_old_bytes() {
-        let pool = SlabPool::new(BLOCK, 1);
+        let pool = BufPool::new(BLOCK, 1);
         let mut writer = pool.writer();
         writer.append(&[0xff; BLOCK]);
         drop(writer);

@@ -6,12 +6,12 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use crate::buf::{AlignedBuf, BLOCK};
+use crate::buf::{AlignedBuf, BLOCK, BufPool};
 use crate::disk::{DiskError, FileId, Lane, OpKind, OpenMode, WriteData};
 use crate::id::{FrameSeq, Now};
 use crate::store::{
     Advance, CheckpointHeader, CheckpointWriter, PartitionRecord, SegmentFile, StageStep, Stager,
-    checkpoint_path, partition_dir, shard_dir,
+    WRITE_MAX, checkpoint_path, partition_dir, shard_dir,
 };
 
 use super::files::FileKey;
@@ -21,9 +21,9 @@ use super::{Core, State};
 /// Partitions whose files are written at the same time.
 const TASKS_MAX: usize = 32;
 /// Bytes of writes under way.
-const WRITING_MAX: usize = 16 << 20;
+const WRITING_MAX: usize = 8 << 20;
 /// Bytes copied into write buffers in one turn: background work yields to produce and fetch.
-const TURN_BYTES: usize = 512 << 10;
+const TURN_BYTES: usize = 256 << 10;
 /// Partitions put into a checkpoint in one turn.
 const TURN_RECORDS: usize = 256;
 /// Up to this many files are synced one by one, more by one `syncfs`.
@@ -101,6 +101,7 @@ pub(super) struct Destage {
     advances: Vec<Staged>,
     outstanding: usize,
     writing_bytes: usize,
+    buffers: BufPool,
     /// Files written and still held, to be synced one by one; `None` once there are too many.
     touched: Option<Vec<FileId>>,
     new_names: BTreeSet<String>,
@@ -123,6 +124,10 @@ pub(super) struct Destage {
     pub(super) ended_clean: bool,
     pub(super) rounds: u64,
     pub(super) bytes_written: u64,
+    /// Backlog when the running round began, bytes.
+    begun_bytes: u64,
+    /// Backlog at the last round's beginning and just before its release, bytes.
+    last_round: (u64, u64),
 }
 
 impl Default for Destage {
@@ -136,6 +141,8 @@ impl Default for Destage {
             advances: Vec::new(),
             outstanding: 0,
             writing_bytes: 0,
+            // Each task may fill one more than is being written.
+            buffers: BufPool::new(WRITE_MAX, WRITING_MAX / WRITE_MAX + TASKS_MAX),
             touched: None,
             new_names: BTreeSet::new(),
             error: None,
@@ -154,11 +161,22 @@ impl Default for Destage {
             ended_clean: false,
             rounds: 0,
             bytes_written: 0,
+            begun_bytes: 0,
+            last_round: (1, 1),
         }
     }
 }
 
 impl Destage {
+    /// Backlog that starts a round, of a `room` in bytes. Large rounds are cheap: fewer and longer writes, fewer
+    /// syncs. But what comes in meanwhile must find room, and as much more as came in during the last round is
+    /// likely to: the backlog is to end below three quarters.
+    fn due_bytes(&self, room: u64) -> u64 {
+        let (begun, ended) = self.last_round;
+        let due = u128::from(room) * 3 / 4 * u128::from(begun) / u128::from(ended.max(1));
+        u64::try_from(due).unwrap_or(room).clamp(room / 4, room / 2)
+    }
+
     pub(super) fn note_append(&mut self, now: Now) {
         self.oldest_ns.get_or_insert(now.mono_ns);
     }
@@ -225,7 +243,7 @@ impl Core {
         let draining = self.state == State::Draining && self.journal.is_quiet();
         draining
             || self.destage.forced
-            || backlog > 0 && (backlog >= room / 4 || self.journal.is_short())
+            || backlog > 0 && (backlog >= self.destage.due_bytes(room) || self.journal.is_short())
             || self
                 .destage
                 .oldest_ns
@@ -247,6 +265,7 @@ impl Core {
         let destage = &mut self.destage;
         destage.phase = Phase::Staging;
         destage.cut = cut;
+        destage.begun_bytes = self.journal.backlog_bytes();
         destage.clean = self.state == State::Draining && self.journal.is_quiet();
         destage.forced = false;
         destage.oldest_ns = None;
@@ -326,7 +345,13 @@ impl Core {
         let interval = partition.config.index_interval_bytes;
         let created_ms = partition.live.map_or(now.wall_ms, |live| live.created_ms);
         let task = Task {
-            stager: Some(Stager::new(&partition.stored, interval, bytes, created_ms)),
+            stager: Some(Stager::new(
+                self.destage.buffers.clone(),
+                &partition.stored,
+                interval,
+                bytes,
+                created_ms,
+            )),
             seal,
             next: first,
             end: first + count as u64,
@@ -804,6 +829,7 @@ impl Core {
         self.destage.phase = Phase::Idle;
         self.destage.final_done = self.destage.clean;
         self.destage.ended_clean = self.destage.clean;
+        self.destage.last_round = (self.destage.begun_bytes, self.journal.backlog_bytes());
         self.journal.release(&mut self.out, self.destage.cut);
         self.storage_full = false;
         self.room_changed = true;

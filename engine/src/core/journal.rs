@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use zerocopy::IntoBytes;
 
-use crate::buf::{AlignedBuf, BLOCK, SlabPool, SlabWriter, Slice, round_up};
+use crate::buf::{AlignedBuf, BLOCK, BufPool, SlabWriter, Slice, round_up};
 use crate::disk::{DiskError, FileId, Lane, OpKind, OpenMode, WriteData};
 use crate::id::{FrameSeq, Now, PartitionKey};
 use crate::journal::{EntryHeader, FileHeader, FrameHeader, Incarnation, entry_len};
@@ -92,7 +92,7 @@ pub(super) struct Journal {
     preparing: VecDeque<usize>,
     current: Option<(usize, u64)>,
     uses: u32,
-    pool: SlabPool,
+    pool: BufPool,
     writer: Option<SlabWriter>,
     open_entries: u32,
     open_parts: Vec<(u32, i64)>,
@@ -136,7 +136,7 @@ impl Journal {
             preparing: VecDeque::new(),
             current: None,
             uses: 0,
-            pool: SlabPool::new(slab_bytes, 8),
+            pool: BufPool::new(slab_bytes, 8),
             writer: None,
             open_entries: 0,
             open_parts: Vec::new(),
@@ -166,7 +166,7 @@ impl Journal {
     }
 
     /// Memory of slabs for reads, too.
-    pub(super) fn pool(&self) -> &SlabPool {
+    pub(super) fn pool(&self) -> &BufPool {
         &self.pool
     }
 

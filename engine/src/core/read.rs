@@ -373,8 +373,8 @@ impl Core {
         let len = round_up((end - from) as usize);
         // Room for the odd tail behind what the file has.
         let pool = self.journal.pool();
-        let buf = if len + BLOCK <= pool.slab_bytes() && len > 256 << 10 {
-            pool.buffer()
+        let buf = if len + BLOCK <= pool.buf_bytes() && len > 256 << 10 {
+            pool.take()
         } else {
             AlignedBuf::with_capacity(len + BLOCK)
         };
@@ -560,7 +560,7 @@ impl Core {
             Look::Found { at, len } => match task.goal {
                 Goal::Fetch(spec) => {
                     let position = task.position + at as u64;
-                    let bytes = self.journal.pool().share(buf);
+                    let bytes = Slice::from(buf);
                     self.found_batch(id, spec, bytes, start + at, position);
                 }
                 Goal::Time(ms) => {

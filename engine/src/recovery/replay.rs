@@ -3,10 +3,11 @@
 use std::collections::HashMap;
 
 use crate::batch::BatchHeader;
+use crate::buf::BufPool;
 use crate::disk::{Disk, DiskFile, OpenMode};
 use crate::id::PartitionKey;
 use crate::store::{
-    SealedFiles, SegmentFile, StageStep, Stager, TOPICS, partition_dir, segment_path,
+    SealedFiles, SegmentFile, StageStep, Stager, TOPICS, WRITE_MAX, partition_dir, segment_path,
 };
 
 use super::journals::{Replayed, ShardJournal};
@@ -30,6 +31,7 @@ pub(super) struct Replay<'a> {
     touched: Vec<DiskFile>,
     dirs: Vec<String>,
     sync_all: bool,
+    buffers: BufPool,
 }
 
 impl<'a> Replay<'a> {
@@ -40,6 +42,8 @@ impl<'a> Replay<'a> {
             touched: Vec::new(),
             dirs: Vec::new(),
             sync_all: false,
+            // A partition is written at a time, a buffer at a time.
+            buffers: BufPool::new(WRITE_MAX, 1),
         }
     }
 
@@ -106,7 +110,13 @@ impl<'a> Replay<'a> {
             .map(|batch| journal.bytes(*batch).len())
             .sum();
         let interval = state.meta.config.index_interval_bytes;
-        let mut stager = Stager::new(&state.log, interval, expected, self.options.now_ms);
+        let mut stager = Stager::new(
+            self.buffers.clone(),
+            &state.log,
+            interval,
+            expected,
+            self.options.now_ms,
+        );
         let mut steps = Vec::new();
         let mut files = Files {
             dir_name: &dir_name,

@@ -19,4 +19,4 @@ pub use names::{
     merged_path, partition_dir, segment_path, shard_dir,
 };
 pub use producers::{ProducerCheck, ProducerError, Producers};
-pub use stager::{Advance, SealedFiles, StageStep, Stager};
+pub use stager::{Advance, SealedFiles, StageStep, Stager, WRITE_MAX};

@@ -4,14 +4,16 @@
 //! that a crash between them rewrites the same bytes.
 
 use crate::batch::BatchHeader;
-use crate::buf::{AlignedBuf, Slice, round_down, round_up};
+use crate::buf::{AlignedBuf, BufPool, Slice, round_down, round_up};
 
 use super::index::IndexEntry;
 use super::log::{Segment, StoredLog};
 use super::names::SegmentFile;
 
-/// Largest single write, bytes.
-const WRITE_MAX: usize = 1 << 20;
+/// Largest single write, bytes: the size of a [`Stager`]'s pooled buffers.
+pub const WRITE_MAX: usize = 1 << 20;
+/// Smaller buffers come from the allocator, which reuses them, too.
+const POOLED_MIN: usize = 128 << 10;
 
 /// A sealed segment's index files, in Kafka's formats.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -87,6 +89,7 @@ impl Advance {
 /// Stages the batches of one partition behind what a [`StoredLog`] holds.
 #[derive(Debug)]
 pub struct Stager {
+    pool: BufPool,
     done: Vec<Segment>,
     current: Option<Segment>,
     /// Bytes of the current segment from `start` on that are not in a write yet.
@@ -98,9 +101,11 @@ pub struct Stager {
 }
 
 impl Stager {
-    /// A stager for about `expected_bytes` of batches; segments that begin are dated `now_ms`.
+    /// A stager for about `expected_bytes` of batches; segments that begin are dated `now_ms`. Large buffers come
+    /// from `pool`, whose buffers have [`WRITE_MAX`] bytes.
     #[must_use]
     pub fn new(
+        pool: BufPool,
         stored: &StoredLog,
         index_interval: u32,
         expected_bytes: usize,
@@ -112,6 +117,7 @@ impl Stager {
             .filter(|segment| !segment.sealed)
             .cloned();
         let mut stager = Self {
+            pool,
             done: Vec::new(),
             start: current.as_ref().map_or(0, Segment::file_bytes),
             current,
@@ -129,7 +135,12 @@ impl Stager {
     fn fresh_buf(&mut self, least: usize) -> &mut AlignedBuf {
         let wanted = round_up(self.expected_bytes + least)
             .clamp(round_up(least.max(1)), WRITE_MAX.max(round_up(least)));
-        self.buf.insert(AlignedBuf::with_capacity(wanted))
+        let pooled = wanted > POOLED_MIN && wanted <= self.pool.buf_bytes();
+        self.buf.insert(if pooled {
+            self.pool.take()
+        } else {
+            AlignedBuf::with_capacity(wanted)
+        })
     }
 
     /// Adds a batch; full buffers and the seal of a segment that `roll` ends become steps.

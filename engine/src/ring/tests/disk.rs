@@ -1,6 +1,6 @@
 use std::os::unix::fs::MetadataExt;
 
-use crate::buf::{AlignedBuf, BLOCK, SlabPool};
+use crate::buf::{AlignedBuf, BLOCK, BufPool};
 use crate::disk::{
     Completion, DiskError, FileId, Lane, Op, OpId, OpKind, OpenMode, Returned, WriteData,
 };
@@ -90,7 +90,7 @@ fn commits_are_written_where_they_belong_and_slices_come_back() {
         assert_eq!(meta.len(), 3 << 20);
         assert!(meta.blocks() * 512 >= 3 << 20, "only allocated");
 
-        let pool = SlabPool::new(1 << 20, 1);
+        let pool = BufPool::new(1 << 20, 1);
         let mut writer = pool.writer();
         // Several commits at once, as the core has them in flight.
         for n in 0..8u64 {
