@@ -204,20 +204,26 @@ impl Server {
         let idle_ns = self.env.config.connections_max_idle_ms * 1_000_000;
         let stalled_ns = self.env.config.request_stall_ms * 1_000_000;
         let starving = self.memory.is_contended();
+        let crowded = self.conns.unsent() >= self.env.config.response_bytes_max;
         let mut close = Vec::new();
-        for (id, conn) in self.conns.iter() {
+        for (id, conn) in self.conns.iter_mut() {
             let silent_ns = cx.now.mono_ns.saturating_sub(conn.last_active_ns);
-            let stalled = conn.filling && starving && silent_ns > stalled_ns;
-            if stalled || (silent_ns > idle_ns && conn.is_idle()) {
-                close.push((id, stalled, conn.peer));
-            }
+            let still_ns = conn.still_ns(cx.now.mono_ns);
+            let why = if starving && conn.filling && silent_ns > stalled_ns {
+                "half a request, then silence, while others wait for memory"
+            } else if crowded && still_ns > stalled_ns {
+                "it does not take its responses while others wait for memory"
+            } else if silent_ns > idle_ns && conn.is_idle() {
+                ""
+            } else {
+                continue;
+            };
+            close.push((id, why, conn.peer));
         }
-        for (id, stalled, peer) in close {
-            if stalled {
-                self.log.warn(
-                    cx.now,
-                    format_args!("closing connection {peer}: half a request, then silence, while others wait for memory"),
-                );
+        for (id, why, peer) in close {
+            if !why.is_empty() {
+                self.log
+                    .warn(cx.now, format_args!("closing connection {peer}: {why}"));
             }
             cx.net.abort(id);
         }
@@ -264,6 +270,7 @@ impl App for Server {
         if self.conns.get(conn).is_some_and(|c| c.paused) {
             self.conns.mark(conn);
         }
+        api::fetch::sent(self);
     }
 
     fn on_close(&mut self, cx: &mut Cx<'_>, conn: ConnId, reason: CloseReason) {
@@ -274,6 +281,7 @@ impl App for Server {
             }
             api::fetch::forget(self, cx.core, &closed.fetches);
             self.memory.forget(closed);
+            api::fetch::sent(self);
             self.wake_starved(cx);
         }
     }

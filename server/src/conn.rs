@@ -81,6 +81,9 @@ pub(crate) struct Conn {
     sent: u64,
     /// Files on their way to the client, by the count of bytes after which they may be released.
     spans: VecDeque<(u64, FileSpan)>,
+    /// `sent` as it was at `still_since_ns`.
+    sent_then: u64,
+    still_since_ns: u64,
 }
 
 impl Conn {
@@ -104,12 +107,28 @@ impl Conn {
             queued: 0,
             sent: 0,
             spans: VecDeque::new(),
+            sent_then: 0,
+            still_since_ns: now_ns,
         }
+    }
+
+    /// How long the client has taken nothing of what waits for it, nanoseconds; to be asked now and then.
+    pub(crate) fn still_ns(&mut self, now_ns: u64) -> u64 {
+        if self.unsent() == 0 || self.sent != self.sent_then {
+            self.sent_then = self.sent;
+            self.still_since_ns = now_ns;
+        }
+        now_ns.saturating_sub(self.still_since_ns)
     }
 
     /// Bytes of responses that have not left.
     pub(crate) fn unsent(&self) -> usize {
         self.held + (self.queued - self.sent) as usize
+    }
+
+    /// Whether its client has taken responses, and all of them.
+    pub(crate) fn has_taken_all(&self) -> bool {
+        self.sent > 0 && self.unsent() == 0
     }
 
     /// Whether no further request may be handled for now.
@@ -172,6 +191,8 @@ impl Conn {
 pub struct Conns {
     table: HashMap<ConnId, Conn>,
     dirty: Vec<ConnId>,
+    /// Bytes of responses that have not left, of all connections.
+    unsent: usize,
 }
 
 impl Conns {
@@ -182,6 +203,7 @@ impl Conns {
     /// Forgets a connection; returns it with the file spans that its responses still held.
     pub(crate) fn remove(&mut self, id: ConnId) -> Option<(Conn, Vec<FileSpan>)> {
         let mut conn = self.table.remove(&id)?;
+        self.unsent -= conn.unsent();
         let mut spans: Vec<FileSpan> = conn.spans.drain(..).map(|(_, span)| span).collect();
         for slot in conn.slots.drain(..) {
             if let Body::Parts { parts, .. } = slot.body {
@@ -198,6 +220,12 @@ impl Conns {
         self.table.get_mut(&id)
     }
 
+    /// Bytes of responses that have not left, of all connections.
+    #[must_use]
+    pub fn unsent(&self) -> usize {
+        self.unsent
+    }
+
     /// How many there are.
     #[must_use]
     pub fn len(&self) -> usize {
@@ -212,6 +240,10 @@ impl Conns {
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = (ConnId, &Conn)> {
         self.table.iter().map(|(id, conn)| (*id, conn))
+    }
+
+    pub(crate) fn iter_mut(&mut self) -> impl Iterator<Item = (ConnId, &mut Conn)> {
+        self.table.iter_mut().map(|(id, conn)| (*id, conn))
     }
 
     /// The client's address, as long as it is connected.
@@ -296,6 +328,7 @@ impl Conns {
             let bytes = conn.output.len() - start;
             slot.body = Body::Staged { bytes, ready };
             conn.held += bytes;
+            self.unsent += bytes;
         } else {
             let mut out = BytesMut::new();
             if let Err(error) = write(&mut out, correlation_id, version) {
@@ -307,6 +340,7 @@ impl Conns {
                 bytes,
             };
             conn.held += bytes;
+            self.unsent += bytes;
         }
         if ready {
             self.mark(token.conn);
@@ -346,6 +380,7 @@ impl Conns {
         };
         slot.body = Body::Parts { parts, bytes };
         conn.held += bytes;
+        self.unsent += bytes;
         self.mark(token.conn);
         Ok(())
     }
@@ -378,6 +413,7 @@ impl Conns {
             return;
         };
         conn.sent += bytes as u64;
+        self.unsent -= bytes;
         debug_assert!(conn.sent <= conn.queued);
         while let Some(&(end, span)) = conn.spans.front()
             && end <= conn.sent
@@ -449,5 +485,11 @@ mod tests {
         assert!(conn.slots.is_empty() && conn.held == 0 && conn.unsent() == 4);
         conns.on_sent(id, 4, |_| panic!("no files"));
         assert!(conns.get(id).expect("open").is_idle());
+        assert_eq!(conns.unsent(), 0);
+        let e = begin(&mut conns, id, 5);
+        put(&mut conns, e, true, b"gone");
+        assert_eq!(conns.unsent(), 4);
+        conns.remove(id);
+        assert_eq!(conns.unsent(), 0);
     }
 }

@@ -213,6 +213,7 @@ impl<'a> Headers<'a> {
     }
 
     /// The bytes after the last header, or `None` if one is malformed. Ends at the latest when the bytes do.
+    #[inline]
     fn skip_all(&self) -> Option<&'a [u8]> {
         let mut rest = self.rest;
         for _ in 0..self.count {

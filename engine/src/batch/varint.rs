@@ -12,6 +12,19 @@ pub const VARLONG_LEN_MAX: usize = 10;
 #[inline]
 #[must_use]
 pub fn read_varint(bytes: &[u8]) -> Option<(i32, &[u8])> {
+    // Nearly all are this short.
+    match bytes {
+        [a @ ..0x80, rest @ ..] => Some((unzigzag32(u32::from(*a)), rest)),
+        [a, b @ ..0x80, rest @ ..] => {
+            let raw = u32::from(*a & 0x7f) | u32::from(*b) << 7;
+            Some((unzigzag32(raw), rest))
+        }
+        _ => read_long_varint(bytes),
+    }
+}
+
+#[cold]
+fn read_long_varint(bytes: &[u8]) -> Option<(i32, &[u8])> {
     let mut raw = 0u32;
     for (index, &byte) in bytes.iter().take(VARINT_LEN_MAX).enumerate() {
         raw |= u32::from(byte & 0x7f) << (7 * index);
@@ -27,6 +40,18 @@ pub fn read_varint(bytes: &[u8]) -> Option<(i32, &[u8])> {
 #[inline]
 #[must_use]
 pub fn read_varlong(bytes: &[u8]) -> Option<(i64, &[u8])> {
+    match bytes {
+        [a @ ..0x80, rest @ ..] => Some((unzigzag64(u64::from(*a)), rest)),
+        [a, b @ ..0x80, rest @ ..] => {
+            let raw = u64::from(*a & 0x7f) | u64::from(*b) << 7;
+            Some((unzigzag64(raw), rest))
+        }
+        _ => read_long_varlong(bytes),
+    }
+}
+
+#[cold]
+fn read_long_varlong(bytes: &[u8]) -> Option<(i64, &[u8])> {
     let mut raw = 0u64;
     for (index, &byte) in bytes.iter().take(VARLONG_LEN_MAX).enumerate() {
         raw |= u64::from(byte & 0x7f) << (7 * index);

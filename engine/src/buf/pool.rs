@@ -1,6 +1,7 @@
 //! Buffers of one size that come back when they are dropped, so that steady load touches no new pages.
 
 use std::fmt;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::slab::SlabWriter;
@@ -10,10 +11,13 @@ use super::{AlignedBuf, round_up};
 pub(super) struct Free {
     buffers: Mutex<Vec<AlignedBuf>>,
     keep: usize,
+    /// Buffers that are out.
+    out: AtomicUsize,
 }
 
 impl Free {
     pub(super) fn give(&self, buf: AlignedBuf) {
+        self.out.fetch_sub(1, Ordering::Relaxed);
         let mut buffers = self.buffers.lock().unwrap_or_else(PoisonError::into_inner);
         if buffers.len() < self.keep {
             buffers.push(buf);
@@ -40,6 +44,7 @@ impl BufPool {
         let free = Free {
             buffers: Mutex::new(Vec::new()),
             keep,
+            out: AtomicUsize::new(0),
         };
         Self {
             free: Arc::new(free),
@@ -53,9 +58,16 @@ impl BufPool {
         self.buf_bytes
     }
 
+    /// Bytes of the buffers that are out. The smallest slice of one keeps all of it out.
+    #[must_use]
+    pub fn out_bytes(&self) -> usize {
+        self.free.out.load(Ordering::Relaxed) * self.buf_bytes
+    }
+
     /// An empty buffer.
     #[must_use]
     pub fn take(&self) -> AlignedBuf {
+        self.free.out.fetch_add(1, Ordering::Relaxed);
         let buf = self
             .free
             .take()
@@ -79,7 +91,7 @@ impl fmt::Debug for BufPool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::buf::Slice;
+    use crate::buf::{BLOCK, Slice};
 
     fn unused(pool: &BufPool) -> usize {
         pool.free.buffers.lock().unwrap().len()
@@ -93,6 +105,7 @@ mod tests {
         let address = first.as_ptr();
         let slice = Slice::from(first);
         let (cut, others) = (slice.cut(2, 4), [pool.take(), pool.take()]);
+        assert_eq!(pool.out_bytes(), 3 * BLOCK);
         drop(slice);
         assert_eq!((unused(&pool), &cut[..]), (0, &b"23"[..]));
         drop(cut);
@@ -100,6 +113,7 @@ mod tests {
         let again = pool.take();
         assert_eq!((again.as_ptr(), again.len()), (address, 0));
         drop((again, others));
+        assert_eq!(pool.out_bytes(), 0);
         assert_eq!(unused(&pool), 2);
     }
 

@@ -330,6 +330,18 @@ impl Core {
         sealed.map(|s| s.bytes).sum::<u64>() + partition.live.map_or(0, |live| live.bytes)
     }
 
+    /// Bytes of memory that log data keeps in use: the tail, and whatever a reader still holds a piece of, whole.
+    #[must_use]
+    pub fn live_bytes(&self) -> usize {
+        self.journal.pool().out_bytes()
+    }
+
+    /// Bytes of memory that the tail may take.
+    #[must_use]
+    pub fn tail_bytes_max(&self) -> u64 {
+        self.memory_max()
+    }
+
     /// Counters since start.
     #[must_use]
     pub fn stats(&self) -> CoreStats {

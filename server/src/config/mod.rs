@@ -41,6 +41,8 @@ pub struct Config {
     pub partitions_max: usize,
     /// `ringlog.request.stall.ms`: how long half a request may stall while others wait for memory.
     pub request_stall_ms: u64,
+    /// `ringlog.response.memory.bytes`: responses of a shard that clients have not taken.
+    pub response_bytes_max: usize,
     /// Answer cold data as places in files.
     pub spans: bool,
     /// What was set, by name.
@@ -328,7 +330,16 @@ pub const BROKER_CONFIGS: &[BrokerConfig] = &[
         "30000",
         Long,
         1,
-        "Half a request that stalls this long is given up while others wait for memory.",
+        "A connection with half a request, or with responses that its client does not take, is given up when it has \
+         stalled this long while others wait for memory.",
+    ),
+    number(
+        "ringlog.response.memory.bytes",
+        "268435456",
+        Long,
+        1 << 20,
+        "Bytes of responses of one shard that clients have not taken. Beyond it fetches are answered in small pieces, \
+         beyond twice as much they wait.",
     ),
     number(
         "socket.request.max.bytes",
@@ -380,6 +391,7 @@ impl Default for Config {
             fetch_sessions_max: 0,
             partitions_max: 0,
             request_stall_ms: 0,
+            response_bytes_max: 0,
             spans: false,
             set: BTreeMap::new(),
         };
@@ -466,6 +478,7 @@ impl Config {
         self.fetch_sessions_max = self.number("max.incremental.fetch.session.cache.slots") as usize;
         self.partitions_max = self.number("ringlog.partitions.max") as usize;
         self.request_stall_ms = self.number("ringlog.request.stall.ms") as u64;
+        self.response_bytes_max = self.number("ringlog.response.memory.bytes") as usize;
     }
 
     /// The default that broker settings give topic setting `name`, where one does.

@@ -255,3 +255,90 @@ fn a_leader_epoch_from_the_future_is_refused() {
         assert_eq!(response.topics[0].partitions[0].error_code, code, "{epoch}");
     }
 }
+
+#[test]
+fn clients_that_never_read_leave_memory_for_those_that_do() {
+    const LIMIT: usize = 1 << 20;
+    let limit = LIMIT.to_string();
+    let settings = [
+        ("ringlog.response.memory.bytes", &*limit),
+        ("log.retention.ms", "-1"),
+    ];
+    let mut world = World::new(1, &settings);
+    let writer = world.connect(0);
+    create(&mut world, writer, "t", 1);
+    let batch = batch(&[&vec![3; 50 << 10]]);
+    for at in 0..40 {
+        assert_eq!(produce(&mut world, writer, "t", 0, batch.clone()), (0, at));
+    }
+    let deaf: Vec<Conn> = (0..60).map(|_| world.connect(0)).collect();
+    let mut request = fetch_request("t", &[(0, 0)], 60_000);
+    request.topics[0].partitions[0].partition_max_bytes = 500 << 10;
+    for &conn in &deaf {
+        world.stop_reading(conn);
+        for _ in 0..5 {
+            world.send(conn, 11, &request);
+        }
+        world.pass_ms(1);
+    }
+    let bound = 2 * LIMIT;
+    let unsent = world.server(0).conns.unsent();
+    assert!((LIMIT..bound).contains(&unsent), "{unsent}");
+    assert!(world.server(0).fetches().waiting > 60);
+    // Who reads is served, if in small pieces.
+    for _ in 0..20 {
+        let response = world.call(writer, 11, &request);
+        let records = fetched(&response).records.as_ref().expect("records");
+        assert!((1..=64 << 10).contains(&records.len()));
+        assert!(world.server(0).conns.unsent() < bound);
+    }
+    // Who takes nothing makes way for others in the end, and nothing is left behind.
+    world.pass_ms(32_000);
+    assert!(deaf.iter().any(|conn| world.is_closed(*conn)), "stalled");
+    assert!(world.server(0).conns.unsent() < bound);
+    for conn in deaf {
+        world.disconnect(conn);
+    }
+    let left = (
+        world.server(0).conns.unsent(),
+        world.server(0).fetches().waiting,
+    );
+    assert_eq!(left, (0, 0));
+    let response = world.call(writer, 11, &request);
+    let records = fetched(&response).records.as_ref().expect("records");
+    assert!(records.len() > 400 << 10, "all again");
+}
+
+#[test]
+fn while_memory_is_short_readers_get_small_pieces() {
+    let settings = [
+        ("ringlog.response.memory.bytes", "1048576"),
+        ("log.retention.ms", "-1"),
+    ];
+    let mut world = World::new(1, &settings);
+    let (reader, deaf) = (world.connect(0), world.connect(0));
+    create(&mut world, reader, "t", 1);
+    let batch = batch(&[&[3; 30 << 10]]);
+    for _ in 0..50 {
+        produce(&mut world, reader, "t", 0, batch.clone());
+    }
+    world.stop_reading(deaf);
+    let mut request = fetch_request("t", &[(0, 0)], 0);
+    request.topics[0].partitions[0].partition_max_bytes = 1 << 20;
+    for _ in 0..2 {
+        world.send(deaf, 11, &request);
+    }
+    world.pass_ms(1);
+    assert!(world.server(0).conns.unsent() > 1 << 20);
+    let mut next = 0;
+    while next < 50 {
+        let response = world.call(reader, 11, &fetch_request("t", &[(0, next)], 100));
+        let records = fetched(&response).records.clone().expect("records");
+        assert!(!records.is_empty() && records.len() <= 64 << 10);
+        next += bases(&records).len() as i64;
+    }
+    world.read_again(deaf);
+    let response = world.call(reader, 11, &request);
+    let records = fetched(&response).records.clone().expect("records");
+    assert!(records.len() > 500 << 10, "all again");
+}

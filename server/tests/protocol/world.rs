@@ -159,8 +159,10 @@ impl World {
     /// The client goes away.
     pub fn disconnect(&mut self, conn: Conn) {
         let client = self.clients.remove(&conn).expect("connected");
-        let now = at(self.now_ns);
-        self.shards[client.shard].closed(now, ConnId(conn.0), CloseReason::Peer);
+        if !client.closed {
+            let now = at(self.now_ns);
+            self.shards[client.shard].closed(now, ConnId(conn.0), CloseReason::Peer);
+        }
         self.settle();
     }
 

@@ -43,7 +43,23 @@ pub(crate) struct State {
     news: Vec<u64>,
     /// Requests that found too many reads in flight.
     crowded_out: Vec<u64>,
+    /// Requests that found too many responses waiting for their clients.
+    held_back: Vec<u64>,
 }
+
+/// How much of a response there is memory for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Allowance {
+    /// All that was asked for.
+    Full,
+    /// A little, so that clients that do read are served: memory is short.
+    Small,
+    /// Nothing.
+    None,
+}
+
+/// Bytes of records in a response while memory is short, unless the first batch is larger.
+const SMALL_BYTES: usize = 64 << 10;
 
 /// How much there is of what fetches hold.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -70,6 +86,7 @@ impl State {
             deadlines: BinaryHeap::new(),
             news: Vec::new(),
             crowded_out: Vec::new(),
+            held_back: Vec::new(),
         }
     }
 
@@ -318,9 +335,20 @@ fn find(server: &Server, core: &Core, topic: &str, index: i32) -> Result<Part, i
 /// Reads what can be read and answers the request if that is enough; else it goes on waiting.
 fn advance(server: &mut Server, cx: &mut Cx<'_>, id: u64, mut pending: Pending) {
     pending.noted = false;
-    let crowded = read(server, cx, id, &mut pending);
+    let allowance = allowance(server, &pending);
+    let crowded = match allowance {
+        Allowance::None => {
+            server.fetch.held_back.push(id);
+            true
+        }
+        Allowance::Full | Allowance::Small => read(server, cx, id, &mut pending, allowance),
+    };
     let asks_nothing = matches!(pending.scope, Scope::Full { .. }) && pending.partitions.is_empty();
-    let enough = (pending.bytes >= pending.min_bytes && !crowded)
+    let wanted = match allowance {
+        Allowance::Small => pending.min_bytes.min(SMALL_BYTES),
+        _ => pending.min_bytes,
+    };
+    let enough = (pending.bytes >= wanted && !crowded)
         || cx.now.mono_ns >= pending.deadline_ns
         || pending.failures > 0
         || asks_nothing;
@@ -345,10 +373,39 @@ fn advance(server: &mut Server, cx: &mut Cx<'_>, id: u64, mut pending: Pending) 
             server.fetch.watch(cx.core, &mut pending, id, at);
         }
     }
-    if crowded {
+    if crowded && allowance != Allowance::None {
         server.fetch.crowded_out.push(id);
     }
     wait(server, id, pending);
+}
+
+/// What a request's response may take now. Up to the limit all; up to twice the limit a little, for connections that
+/// have taken responses and left none; beyond it nothing. So clients that never read cannot use up the memory of all,
+/// and those that do read are served.
+fn allowance(server: &mut Server, pending: &Pending) -> Allowance {
+    let (unsent, limit) = (server.conns.unsent(), server.env.config.response_bytes_max);
+    if unsent < limit {
+        return Allowance::Full;
+    }
+    let conn = server.conns.get(pending.token.conn);
+    let takes = conn.is_some_and(|conn| conn.has_taken_all());
+    if takes && unsent < 2 * limit {
+        Allowance::Small
+    } else {
+        Allowance::None
+    }
+}
+
+/// Responses have left: requests that were held back may go on.
+pub(crate) fn sent(server: &mut Server) {
+    let state = &mut server.fetch;
+    if !state.held_back.is_empty()
+        && server.conns.unsent() < 2 * server.env.config.response_bytes_max
+    {
+        for id in std::mem::take(&mut state.held_back) {
+            state.notify(id);
+        }
+    }
 }
 
 fn wait(server: &mut Server, id: u64, pending: Pending) {
@@ -368,11 +425,21 @@ fn wait(server: &mut Server, id: u64, pending: Pending) {
 }
 
 /// Asks the core for what may be there; returns whether it had to turn a read away.
-fn read(server: &mut Server, cx: &mut Cx<'_>, id: u64, pending: &mut Pending) -> bool {
+fn read(
+    server: &mut Server,
+    cx: &mut Cx<'_>,
+    id: u64,
+    pending: &mut Pending,
+    allowance: Allowance,
+) -> bool {
     let mut crowded = false;
+    let max_bytes = match allowance {
+        Allowance::Full => pending.max_bytes,
+        _ => pending.max_bytes.min(SMALL_BYTES),
+    };
     let mut places = pending.take_fresh().into_iter();
     loop {
-        let left = pending.max_bytes.saturating_sub(pending.bytes);
+        let left = max_bytes.saturating_sub(pending.bytes);
         if left == 0 && pending.bytes > 0 {
             pending.fresh.extend(places);
             return crowded;
@@ -381,7 +448,7 @@ fn read(server: &mut Server, cx: &mut Cx<'_>, id: u64, pending: &mut Pending) ->
         let Some(at) = next.or_else(|| next_of_session(server, cx.core, pending)) else {
             return crowded;
         };
-        crowded |= !read_partition(server, cx, id, pending, at);
+        crowded |= !read_partition(server, cx, (id, at), pending, left);
     }
 }
 
@@ -431,11 +498,10 @@ fn next_of_session(server: &mut Server, core: &Core, pending: &mut Pending) -> O
 fn read_partition(
     server: &mut Server,
     cx: &mut Cx<'_>,
-    id: u64,
+    (id, at): (u64, usize),
     pending: &mut Pending,
-    at: usize,
+    left: usize,
 ) -> bool {
-    let left = pending.max_bytes.saturating_sub(pending.bytes);
     let partition = &mut pending.partitions[at];
     let (Some(part), Progress::Fresh) = (partition.part, &partition.state) else {
         return true;

@@ -15,7 +15,7 @@ use crate::wire::error;
 use crate::wire::fetch::{self as codec, FetchPartition, PartitionData};
 
 /// Pieces of records smaller than this are copied: an own send would cost more.
-const COPY_BYTES_MAX: usize = 4096;
+const COPY_BYTES_MAX: usize = 4095;
 
 /// A response in the making: written bytes, and pieces that belong between them.
 struct Assembly {
@@ -23,13 +23,15 @@ struct Assembly {
     /// Pieces by the written bytes that precede them.
     pieces: Vec<(usize, SendData)>,
     piece_bytes: usize,
+    /// Pieces of memory of up to so many bytes are copied.
+    copy_bytes_max: usize,
 }
 
 impl Assembly {
     fn add(&mut self, data: FetchData) {
         for chunk in data.chunks {
             match chunk {
-                Chunk::Bytes(slice) if slice.len() < COPY_BYTES_MAX => {
+                Chunk::Bytes(slice) if slice.len() <= self.copy_bytes_max => {
                     self.written.extend_from_slice(&slice);
                 }
                 Chunk::Bytes(slice) => self.put(SendData::Slice(slice)),
@@ -228,6 +230,7 @@ fn send(
         written: BytesMut::with_capacity(64 + 64 * answers.len()),
         pieces: Vec::new(),
         piece_bytes: 0,
+        copy_bytes_max: copy_bytes_max(server, cx),
     };
     wire::start_response(&mut assembly.written, correlation_id, version >= 12);
     let topics = answers.chunk_by(|a, b| a.topic == b.topic);
@@ -256,6 +259,17 @@ fn send(
                 cx.core.release(span);
             }
         }
+    }
+}
+
+/// A shared piece keeps all the memory that it was cut from. When readers keep more than the tail itself may take, and
+/// what responses may take besides, pieces are copied.
+fn copy_bytes_max(server: &Server, cx: &Cx<'_>) -> usize {
+    let shared_max = cx.core.tail_bytes_max() + server.env.config.response_bytes_max as u64;
+    if cx.core.live_bytes() as u64 > shared_max {
+        usize::MAX
+    } else {
+        COPY_BYTES_MAX
     }
 }
 
