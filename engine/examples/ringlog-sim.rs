@@ -28,12 +28,18 @@ struct Args {
     /// A fault to switch on in the engine; the runs should then fail.
     #[arg(long)]
     mutation: Option<String>,
-    /// Flip a bit in the journal before a restart.
+    /// Flip a bit in a journal or checkpoint before a restart.
     #[arg(long)]
     flip_bit: bool,
     /// Let the disk run full and get room again in every seed.
     #[arg(long)]
     fill_disk: bool,
+    /// Let every recovery crash several times before it may succeed.
+    #[arg(long)]
+    crash_recovery: bool,
+    /// Let syncs fail, and nothing else, in every seed.
+    #[arg(long)]
+    fail_syncs: bool,
     /// With --seed: print every step.
     #[arg(long)]
     trace: bool,
@@ -66,6 +72,8 @@ fn main() -> ExitCode {
         trace: false,
         flip_bit: args.flip_bit,
         fill_disk: args.fill_disk,
+        crash_recovery: args.crash_recovery,
+        fail_syncs: args.fail_syncs,
     };
     let failed = match args.seed {
         Some(seed) => run_one(seed, options, args.trace),
@@ -155,11 +163,13 @@ fn repeat_options(args: &Args) -> String {
     if let Some(name) = &args.mutation {
         options += &format!(" --mutation {name}");
     }
-    if args.flip_bit {
-        options += " --flip-bit";
-    }
-    if args.fill_disk {
-        options += " --fill-disk";
+    for (set, name) in [
+        (args.flip_bit, " --flip-bit"),
+        (args.fill_disk, " --fill-disk"),
+        (args.crash_recovery, " --crash-recovery"),
+        (args.fail_syncs, " --fail-syncs"),
+    ] {
+        options += if set { name } else { "" };
     }
     options
 }

@@ -19,9 +19,21 @@ pub(super) struct Loaded {
 }
 
 /// The merged checkpoint of the newest run, if there is one.
+///
+/// Both slots are synced before they are believed: a start that was killed may have left one in the system's memory
+/// alone, and this start is about to overwrite the other.
 pub(super) fn load_merged(disk: &mut dyn Disk) -> Result<Option<Loaded>, RecoveryError> {
     let mut newest: Option<Loaded> = None;
     for slot in 0..2 {
+        let path = merged_path(slot);
+        match disk.open(&path, OpenMode::ReadDirect) {
+            Ok(file) => {
+                disk.sync(file).map_err(at(&path))?;
+                disk.close(file);
+            }
+            Err(DiskError::NOT_FOUND) => continue,
+            Err(error) => return Err(at(&path)(error)),
+        }
         if let Some(loaded) = load(disk, &merged_path(slot))?
             && loaded.header.scope() == CheckpointHeader::MERGED
             && newest
@@ -107,7 +119,8 @@ fn records(
 }
 
 /// Writes the merged checkpoint that starts `run`, durably. Once it is, journals and checkpoints of earlier runs
-/// no longer count.
+/// no longer count, and the merged checkpoint of the run before is struck out: should this one be damaged one day,
+/// the next start must not take the older one for the newest.
 pub(super) fn write_merged(
     disk: &mut dyn Disk,
     run: RunInfo,
@@ -140,7 +153,29 @@ pub(super) fn write_merged(
     for (offset, piece) in pieces {
         disk.write_at(file, offset, &piece).map_err(at(&path))?;
     }
-    disk.sync(file).map_err(at(&path))?;
+    if let Err(error) = disk.sync(file) {
+        // It may be in the system's memory alone, where a start after this one would read it and believe it. Should
+        // this fail, too, there is nothing left to do.
+        let _ = disk.write_at(file, 0, &AlignedBuf::zeroed(BLOCK));
+        return Err(at(&path)(error));
+    }
     disk.close(file);
-    disk.sync_dir("").map_err(at("data directory"))
+    disk.sync_dir("").map_err(at("data directory"))?;
+    strike_out(disk, &merged_path((run.run + 1) % 2))
+}
+
+/// Makes a merged checkpoint of an earlier run unreadable, durably.
+fn strike_out(disk: &mut dyn Disk, path: &str) -> Result<(), RecoveryError> {
+    let file = match disk.open(path, OpenMode::ReadDirect) {
+        Ok(file) => file,
+        Err(DiskError::NOT_FOUND) => return Ok(()),
+        Err(error) => return Err(at(path)(error)),
+    };
+    disk.close(file);
+    let file = disk.open(path, OpenMode::WriteDirect).map_err(at(path))?;
+    disk.write_at(file, 0, &AlignedBuf::zeroed(BLOCK))
+        .map_err(at(path))?;
+    disk.sync(file).map_err(at(path))?;
+    disk.close(file);
+    Ok(())
 }

@@ -38,6 +38,8 @@ pub struct Faults {
     pub write_ppm: u64,
     /// A sync fails; data it covered may be lost and is never written by a later one.
     pub sync_ppm: u64,
+    /// The sync after so many others fails, and that one alone.
+    pub fail_sync_at: Option<u64>,
     /// Of the failed syncs, percent that stop the file system: from then on it takes nothing that has to be synced,
     /// until the system starts again.
     pub stop_percent: u64,
@@ -139,6 +141,24 @@ impl SimDisk {
             stopped: false,
             failed_changes: 0,
             written: BTreeSet::new(),
+        }
+    }
+
+    /// A copy of what this disk holds, volatile or not, with another future.
+    ///
+    /// # Panics
+    /// If anything is in flight or open: the process that could go on with it cannot be copied.
+    #[must_use]
+    pub fn copy(&self, rng: Rng) -> Self {
+        assert!(
+            self.flights.is_empty() && self.handles.is_empty(),
+            "a disk in use cannot be copied"
+        );
+        Self {
+            tree: self.tree.clone(),
+            faults: self.faults,
+            stopped: self.stopped,
+            ..Self::new(rng, self.config)
         }
     }
 
@@ -377,7 +397,9 @@ impl SimDisk {
         if self.stopped {
             return Err(READ_ONLY);
         }
-        let failed = self.rng.ppm(self.faults.sync_ppm);
+        let chosen = self.faults.fail_sync_at == Some(0);
+        self.faults.fail_sync_at = self.faults.fail_sync_at.and_then(|n| n.checked_sub(1));
+        let failed = chosen || self.rng.ppm(self.faults.sync_ppm);
         match (node, failed) {
             (Some(node), false) => self.tree.sync_node(node, horizon),
             (None, false) => self.tree.sync_all(horizon),

@@ -7,7 +7,7 @@ use super::model::PartitionModel;
 use super::plan::{End, Life};
 use super::world::{Actor, PATIENCE_NS, Shard, Stopped, World};
 use crate::core::{Core, Durability};
-use crate::disk::DiskError;
+use crate::disk::{DiskError, EntryKind};
 use crate::id::{FrameSeq, Part};
 use crate::recovery::{
     PartitionMeta, PartitionState, Recovered, RecoveryError, RecoveryOptions, recover,
@@ -45,27 +45,45 @@ impl World {
         true
     }
 
-    /// Flips a bit somewhere in the journal of a stopped process.
-    pub(super) fn flip_journal_bit(&mut self) {
-        let mut blocks = Vec::new();
-        for shard in 0..8 {
-            let dir = format!("shard-{shard}/journal");
-            for (name, _) in self.disk.tree.list(&dir).unwrap_or_default() {
-                let path = format!("{dir}/{name}");
+    /// Flips a bit in a journal, a shard's checkpoint or the merged checkpoint of a stopped process, often in a
+    /// header.
+    pub(super) fn flip_bit(&mut self) {
+        let mut files = Vec::new();
+        let kind = self.rng.below(3);
+        for shard in 0..4 {
+            let dir = match kind {
+                0 => String::new(),
+                1 => format!("shard-{shard}/"),
+                _ => format!("shard-{shard}/journal/"),
+            };
+            let names = self.disk.tree.list(&dir).unwrap_or_default();
+            let is_file = |(_, kind): &(String, EntryKind)| *kind == EntryKind::File;
+            for (name, _) in names.into_iter().filter(is_file) {
+                let path = format!("{dir}{name}");
                 let bytes = self.disk.contents(&path).unwrap_or_default();
-                let used = bytes.iter().enumerate().filter(|(_, b)| **b != 0);
-                blocks.extend(used.map(|(at, _)| (path.clone(), at as u64)));
+                let used = (0..bytes.len()).filter(|&at| bytes[at] != 0);
+                let used: Vec<usize> = used.collect();
+                if !used.is_empty() {
+                    files.push((path, used));
+                }
             }
         }
-        if blocks.is_empty() {
+        if files.is_empty() {
             return;
         }
-        let (path, at) = &blocks[self.rng.index(blocks.len())];
+        let (path, used) = &files[self.rng.index(files.len())];
+        let header = used.partition_point(|&at| at < 64).max(1);
+        let among = if self.rng.percent(30) {
+            header
+        } else {
+            used.len()
+        };
+        let at = used[self.rng.index(among)] as u64;
         let bit = self.rng.below(8) as u8;
-        self.trace.note("flip", [*at, u64::from(bit), 0], || {
+        self.trace.note("flip", [at, u64::from(bit), 0], || {
             format!("{path} byte {at}")
         });
-        self.flipped = self.disk.flip_bit(path, *at, bit).is_ok();
+        self.flipped = self.disk.flip_bit(path, at, bit).is_ok();
     }
 
     // --- recovery ---
@@ -92,7 +110,9 @@ impl World {
             let mut disk = self.disk.blocking(limit);
             let result = recover(&mut disk, &catalog, options);
             let (calls, crashed) = (disk.calls(), disk.crashed());
-            self.recovery_calls = self.recovery_calls.max(calls.min(2000));
+            if !crashed {
+                self.recovery_calls = calls.min(2000);
+            }
             self.trace.note(
                 "recover",
                 [calls, u64::from(crashed), u64::from(result.is_ok())],
@@ -132,7 +152,12 @@ impl World {
     }
 
     fn draw_crash_point(&mut self) -> u64 {
-        let most = self.rng.pick(&[5, 50, self.recovery_calls]);
+        let longest = self.recovery_calls;
+        if self.rng.percent(30) {
+            // Around the switch to the new run, which comes late.
+            return longest.saturating_sub(self.rng.below(40));
+        }
+        let most = self.rng.pick(&[5, 50, longest]);
         self.rng.below(most)
     }
 
@@ -191,6 +216,8 @@ impl World {
                 self.stopped
             );
             let told = match self.stopped {
+                // With its newest checkpoint damaged, a start goes by the one before and by the journal.
+                _ if self.flipped => true,
                 Stopped::Clean => !recovered.unclean,
                 Stopped::Crash => recovered.unclean,
                 Stopped::Either => true,

@@ -4,6 +4,7 @@
 
 use super::disk::{DiskConfig, Faults, Latency};
 use super::rng::Rng;
+use super::run::RunOptions;
 use crate::core::{CoreConfig, Durability, Inspect, LogConfig, Mutations};
 
 const US: u64 = 1_000;
@@ -100,6 +101,23 @@ impl Plan {
         }
     }
 
+    /// Leans the story towards what `options` ask for.
+    pub(super) fn bend(&mut self, options: &RunOptions) {
+        self.disk_fills |= options.fill_disk;
+        for life in &mut self.lives {
+            if options.crash_recovery {
+                life.recovery_crashes = 5;
+            }
+            if options.fail_syncs {
+                life.recovery_faults = Faults::default();
+                life.faults = Faults {
+                    sync_ppm: 20_000,
+                    ..Faults::default()
+                };
+            }
+        }
+    }
+
     pub(super) fn core_config(
         &self,
         shard: u32,
@@ -171,6 +189,7 @@ fn draw_life(rng: &mut Rng, steps: u64, faulty: bool, durability: Durability) ->
                 read_ppm: rate(rng),
                 meta_ppm: rate(rng),
                 capacity_bytes: None,
+                fail_sync_at: None,
             }
         } else {
             Faults::default()

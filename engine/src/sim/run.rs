@@ -16,10 +16,14 @@ pub struct RunOptions {
     pub mutations: Mutations,
     /// Print every step.
     pub trace: bool,
-    /// Damage durable journal data before one of the restarts: recovery must then stop, or lose nothing.
+    /// Damage a durable journal or checkpoint before a restart: recovery must then stop, or lose nothing.
     pub flip_bit: bool,
     /// The disk runs full and gets room again in every seed, not in some.
     pub fill_disk: bool,
+    /// Every recovery crashes several times first.
+    pub crash_recovery: bool,
+    /// Syncs fail, and nothing else does, in every seed.
+    pub fail_syncs: bool,
 }
 
 /// What a run did.
@@ -122,7 +126,7 @@ fn run(seed: u64, options: RunOptions) -> Summary {
             return world.summarise(true);
         }
         if options.flip_bit && i == last {
-            world.flip_journal_bit();
+            world.flip_bit();
         }
     }
     // The story ends on a kind disk: everything is read back, the shutdown is clean, the next start says so.

@@ -16,18 +16,18 @@ pub(super) struct NodeId(u64);
 
 const ROOT: NodeId = NodeId(0);
 
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone)]
 struct DirNode {
     names: BTreeMap<String, History<Option<NodeId>>>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 enum Node {
     Dir(DirNode),
     File(FileNode),
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Tree {
     nodes: BTreeMap<NodeId, Node>,
     dirty: BTreeSet<NodeId>,

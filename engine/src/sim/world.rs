@@ -95,9 +95,9 @@ pub(super) struct World {
     pub(super) auditing: bool,
     /// Recovery has failed or crashed since.
     pub(super) disturbed: bool,
-    /// A bit of the journal was flipped: recovery may find it.
+    /// A bit was flipped on the device: recovery may find it.
     pub(super) flipped: bool,
-    /// Calls of the longest recovery so far: where the next one may crash.
+    /// Calls of the last whole recovery: where the next one may crash.
     pub(super) recovery_calls: u64,
     pub(super) summary: Summary,
     agenda: BTreeMap<(u64, u64), Actor>,
@@ -110,7 +110,7 @@ impl World {
     pub(super) fn new(seed: u64, options: RunOptions) -> Self {
         let mut rng = Rng::new(seed);
         let mut plan = Plan::draw(&mut rng);
-        plan.disk_fills |= options.fill_disk;
+        plan.bend(&options);
         let disk = SimDisk::new(rng.fork(), plan.disk);
         let producers = (0..plan.producers)
             .map(|i| Producer::draw(&mut rng, i, plan.max_batch_bytes))
