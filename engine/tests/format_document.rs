@@ -31,7 +31,7 @@ fn documented_len(heading: &str) -> usize {
 #[test]
 fn tables_are_as_long_as_the_headers() {
     assert_eq!(
-        documented_len("File header, 44 bytes"),
+        documented_len("File header, 52 bytes"),
         size_of::<FileHeader>()
     );
     assert_eq!(documented_len("Header, 64 bytes"), size_of::<FrameHeader>());
@@ -49,17 +49,18 @@ fn hex(bytes: &[u8]) -> String {
 #[test]
 fn bytes_lie_where_the_tables_say() {
     let incarnation = Incarnation::new(0x0102_0304, 0x0506_0708);
-    let file = FileHeader::new([0xaa; 16], 0x11, incarnation);
+    let file = FileHeader::new([0xaa; 16], 0x11, incarnation, FrameSeq(0x55));
     let expected = concat!(
         "524c4a48",
-        "0100",
+        "0200",
         "0000",
         "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa",
         "11000000",
         "00000000",
-        "0807060504030201"
+        "0807060504030201",
+        "5500000000000000"
     );
-    assert_eq!(&hex(file.as_bytes())[..80], expected);
+    assert_eq!(&hex(file.as_bytes())[..96], expected);
 
     let frame = FrameHeader::new(
         incarnation,

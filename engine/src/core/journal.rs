@@ -213,7 +213,12 @@ impl Journal {
     fn prepare(&mut self, out: &mut Outbox, slot: usize) {
         self.uses += 1;
         let incarnation = Incarnation::new(self.run.run, self.uses);
-        let header = FileHeader::new(self.run.dir_id, self.shard, incarnation);
+        let header = FileHeader::new(
+            self.run.dir_id,
+            self.shard,
+            incarnation,
+            FrameSeq(self.released),
+        );
         let mut block = AlignedBuf::with_capacity(BLOCK);
         block.extend_from_slice(header.as_bytes());
         block.pad_to_block();

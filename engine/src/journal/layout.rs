@@ -28,7 +28,7 @@ impl Incarnation {
 const FILE_MAGIC: u32 = u32::from_le_bytes(*b"RLJH");
 const FRAME_MAGIC: u32 = u32::from_le_bytes(*b"RLJF");
 /// Version of the journal's layout; FORMAT.md describes this one.
-pub(super) const JOURNAL_VERSION: u16 = 1;
+pub(super) const JOURNAL_VERSION: u16 = 2;
 
 /// Start of a journal file's first block; the rest of the block is zero.
 #[derive(Debug, Clone, Copy, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
@@ -41,15 +41,17 @@ pub struct FileHeader {
     shard: U32,
     reserved2: U32,
     incarnation: U64,
+    /// Every frame of the run up to this one was in segments and a checkpoint when this use began.
+    released_seq: U64,
     crc: U32,
 }
 
-const _: () = assert!(size_of::<FileHeader>() == 44);
+const _: () = assert!(size_of::<FileHeader>() == 52);
 
 impl FileHeader {
     /// A header for a new use of a file.
     #[must_use]
-    pub fn new(dir_id: [u8; 16], shard: u32, incarnation: Incarnation) -> Self {
+    pub fn new(dir_id: [u8; 16], shard: u32, incarnation: Incarnation, released: FrameSeq) -> Self {
         let mut header = Self {
             magic: FILE_MAGIC.into(),
             version: JOURNAL_VERSION.into(),
@@ -58,6 +60,7 @@ impl FileHeader {
             shard: shard.into(),
             reserved2: 0.into(),
             incarnation: incarnation.0.into(),
+            released_seq: released.0.into(),
             crc: 0.into(),
         };
         header.crc = header.compute_crc().into();
@@ -95,6 +98,12 @@ impl FileHeader {
     #[must_use]
     pub fn incarnation(&self) -> Incarnation {
         Incarnation(self.incarnation.get())
+    }
+
+    /// The newest frame of the run that a checkpoint covered when this use began.
+    #[must_use]
+    pub fn released(&self) -> FrameSeq {
+        FrameSeq(self.released_seq.get())
     }
 }
 
@@ -293,7 +302,7 @@ mod tests {
 
     #[test]
     fn headers_read_back_and_notice_each_flipped_bit() {
-        let file = FileHeader::new([9; 16], 3, Incarnation::new(7, 8));
+        let file = FileHeader::new([9; 16], 3, Incarnation::new(7, 8), FrameSeq(4));
         let read = FileHeader::read(file.as_bytes()).unwrap();
         assert_eq!((read.shard(), read.incarnation().run()), (3, 7));
         let frame = FrameHeader::new(

@@ -57,6 +57,7 @@ impl ShardJournal {
         let mut bad = Vec::new();
         for (number, file) in files.iter().enumerate() {
             let Some(header) = FileHeader::read(&file.bytes) else {
+                refuse_headless(number, file, run, cut)?;
                 continue;
             };
             let ours = header.dir_id() == run.dir_id
@@ -65,6 +66,8 @@ impl ShardJournal {
             if !ours && !options.mutations.accept_reused_frames {
                 continue;
             }
+            // Files are used again once a checkpoint covers them: one that is older than that is not the newest.
+            vouched = vouched.max(header.released());
             let incarnation =
                 (!options.mutations.accept_reused_frames).then(|| header.incarnation());
             scan_file(number, file, incarnation, &mut |found| match found {
@@ -159,10 +162,8 @@ fn read_files(disk: &mut dyn Disk, shard: u32) -> Result<Vec<File>, RecoveryErro
         let path = format!("{dir}/{name}");
         let file = disk.open(&path, OpenMode::ReadDirect).map_err(at(&path))?;
         // A file that was being created may have any size; what is there is what counts.
-        let mut first = AlignedBuf::zeroed(BLOCK);
-        let head = disk.read_at(file, 0, &mut first).map_err(at(&path))?;
-        if head == BLOCK && FileHeader::read(&first).is_some() {
-            let size = disk.size(file).map_err(at(&path))? as usize;
+        let size = disk.size(file).map_err(at(&path))? as usize;
+        if size > BLOCK {
             let mut bytes = AlignedBuf::zeroed(size.next_multiple_of(BLOCK));
             let read = disk.read_at(file, 0, &mut bytes).map_err(at(&path))?;
             bytes.set_len(read);
@@ -172,6 +173,34 @@ fn read_files(disk: &mut dyn Disk, shard: u32) -> Result<Vec<File>, RecoveryErro
     }
     files.sort_by(|a, b| a.name.cmp(&b.name));
     Ok(files)
+}
+
+/// A file whose header cannot be read is being created or prepared for its next use, and holds no frame that counts.
+/// If it does, the header is damaged.
+fn refuse_headless(
+    number: usize,
+    file: &File,
+    run: RunInfo,
+    cut: FrameSeq,
+) -> Result<(), RecoveryError> {
+    let mut lost = None;
+    scan_file(number, file, None, &mut |found| {
+        let header = match found {
+            Ok(found) => found.header,
+            Err((_, header)) => header,
+        };
+        if header.incarnation().run() == run.run && header.seq() > cut {
+            lost = lost.or(Some(header.seq()));
+        }
+    });
+    match lost {
+        None => Ok(()),
+        Some(seq) => Err(RecoveryError::Damaged(format!(
+            "{}: the file's header is damaged, and it holds journal frame {}; nothing was changed: restore the file \
+             from a backup, or move the data directory aside to start empty",
+            file.name, seq.0
+        ))),
+    }
 }
 
 /// Looks at every block of a file that may start a frame; goes on past bad ones.
