@@ -416,6 +416,8 @@ struct Collector<'a> {
     options: &'a RunOptions,
     shared: &'a Arc<Shared>,
     result: &'a mut RunResult,
+    /// When the threads had been started.
+    began: Instant,
     before: Option<Sample>,
     after: Option<Sample>,
     progress: Progress,
@@ -445,10 +447,16 @@ impl<'a> Collector<'a> {
         result.window_s = (shared.schedule.end() - window_begin).as_secs_f64();
         let producers_left = result.produce.as_ref().map_or(0, |role| role.threads);
         let consumers = result.consume.as_ref().map_or(0, |role| role.threads);
+        // Threads have begun: a run that ends with its work began with it, too.
+        let with_work = options
+            .consume
+            .as_ref()
+            .is_some_and(|consume| consume.until == Until::End);
         Ok(Self {
             options,
             shared,
-            before: None,
+            began: Instant::now(),
+            before: with_work.then(|| Sample::take(&options.server_pids)),
             after: None,
             progress: Progress::new(options.progress, &shared.schedule),
             log,
@@ -493,7 +501,7 @@ impl<'a> Collector<'a> {
         }
         if self.ends_with_work() {
             self.after = Some(Sample::take(&self.options.server_pids));
-            self.result.window_s = (self.last_finish - begin).as_secs_f64().max(1e-6);
+            self.result.window_s = (self.last_finish - self.began).as_secs_f64().max(1e-6);
         }
         if let (Some(before), Some(after)) = (&self.before, &self.after) {
             self.result.usage = after.since(before);

@@ -5,7 +5,7 @@ use std::fs::File;
 use std::io;
 use std::ops::Deref;
 
-use memmap2::{Advice, Mmap};
+use memmap2::{Advice, Mmap, MmapOptions};
 
 use crate::disk::BenchError;
 
@@ -23,6 +23,16 @@ impl Mapping {
         // own with a random name, and the loops that map a file do not write to it meanwhile.
         let map = unsafe { Mmap::map(file) };
         map.map(Self).map_err(BenchError::file("mapping a file"))
+    }
+
+    /// Maps `len` bytes from `offset`, a multiple of the page size, of a file as in [`Mapping::of`].
+    ///
+    /// # Errors
+    /// [`BenchError::File`].
+    pub fn slice(file: &File, offset: u64, len: usize) -> Result<Self, BenchError> {
+        // SAFETY: as for a whole file.
+        let map = unsafe { MmapOptions::new().offset(offset).len(len).map(file) };
+        map.map(Self).map_err(BenchError::file("mapping a slice"))
     }
 
     /// Tells the kernel how it will be read.

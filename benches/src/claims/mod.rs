@@ -1,10 +1,17 @@
 //! The raw loops behind `ringlog-load claims`: each measures one thing the documents claim, with real files, real
 //! sockets and no server. A loop returns named figures; what they mean is judged elsewhere.
 
+pub mod counts;
 pub mod grid;
+pub mod layouts;
 pub mod mapping;
+mod namespace;
 pub mod nic;
+pub mod queue_read;
+mod ring_net;
 pub mod seek_model;
+pub mod stores;
+pub mod transfer;
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -43,6 +50,10 @@ pub fn make_cold(file: &File) -> Result<f64, BenchError> {
 /// [`BenchError`]; [`BenchError::Settings`] when the file does not stay.
 pub fn make_hot(file: &File) -> Result<f64, BenchError> {
     use std::os::unix::fs::FileExt;
+    let share = Mapping::of(file)?.resident_share()?;
+    if share == 1.0 {
+        return Ok(share);
+    }
     let mut piece = vec![0; 1 << 20];
     let mut at = 0;
     loop {
@@ -62,6 +73,34 @@ pub fn make_hot(file: &File) -> Result<f64, BenchError> {
         )));
     }
     Ok(share)
+}
+
+/// Bytes that this process made the storage read and write so far; 0 where the kernel does not count.
+fn io_bytes() -> (u64, u64) {
+    let text = std::fs::read_to_string("/proc/self/io").unwrap_or_default();
+    let number = |name: &str| {
+        let line = text.lines().find_map(|line| line.strip_prefix(name));
+        line.and_then(|rest| rest.trim().parse().ok()).unwrap_or(0)
+    };
+    (number("read_bytes:"), number("write_bytes:"))
+}
+
+/// Reads that all disks of the host have completed so far.
+fn device_reads() -> u64 {
+    let text = std::fs::read_to_string("/proc/diskstats").unwrap_or_default();
+    text.lines()
+        .filter_map(|line| {
+            let mut fields = line.split_ascii_whitespace();
+            let name = fields.nth(2)?;
+            // Partitions and layers above would count twice.
+            let whole = std::path::Path::new("/sys/block")
+                .join(name)
+                .join("device")
+                .exists();
+            let reads = fields.next()?.parse::<u64>().ok()?;
+            whole.then_some(reads)
+        })
+        .sum()
 }
 
 /// A sequence of pseudo-random numbers from a seed (splitmix64): the same in every run.

@@ -15,6 +15,9 @@ use super::report::{self, Results};
 use super::runner::{self, Planned};
 use super::{ClaimsError, catalog};
 
+/// Most log files taken from /var/log.
+const LOGS_MAX: usize = 4;
+
 /// `claims`
 #[derive(Debug, Args)]
 pub struct ClaimsCommand {
@@ -71,7 +74,10 @@ pub fn run(command: &ClaimsCommand) -> Result<String, ClaimsError> {
             .map_err(ClaimsError::file("signals".as_ref()))?;
     }
     let server = command.server.clone().or_else(beside);
-    let logs = command.logs.clone();
+    let logs = match command.logs.is_empty() {
+        true => log_files(),
+        false => command.logs.clone(),
+    };
     let lab = Lab::new(&command.dir, scale, server, logs, &command.out, stop)?;
     let host = Host::look(&command.dir);
     let planned: Vec<Planned<'_>> = claims
@@ -133,6 +139,32 @@ fn beside() -> Option<PathBuf> {
         .ok()?
         .with_file_name("ringlog-server");
     server.is_file().then_some(server)
+}
+
+/// Files of /var/log with text, the largest first: real log lines.
+fn log_files() -> Vec<PathBuf> {
+    let mut files: Vec<(u64, PathBuf)> = fs::read_dir("/var/log")
+        .into_iter()
+        .flatten()
+        .flatten()
+        .filter_map(|entry| {
+            let (path, size) = (entry.path(), entry.metadata().ok()?.len());
+            let is_log = path.extension().is_some_and(|extension| extension == "log")
+                || ["syslog", "messages"]
+                    .iter()
+                    .any(|name| path.ends_with(name));
+            // Short ones say little, and very long ones are not read whole.
+            let fits =
+                (10_000..50_000_000).contains(&size) && !path.display().to_string().contains(' ');
+            (is_log && fits && fs::read_to_string(&path).is_ok()).then_some((size, path))
+        })
+        .collect();
+    files.sort_by(|a, b| b.cmp(a));
+    files
+        .into_iter()
+        .take(LOGS_MAX)
+        .map(|(_, path)| path)
+        .collect()
 }
 
 fn check_spaces(

@@ -1,5 +1,6 @@
 //! `ringlog-load claims`: the documents' claims, measured on this host, with verdicts. benches/METHOD.md explains how.
 
+pub mod broker;
 pub mod catalog;
 pub mod claim;
 pub mod command;
@@ -19,6 +20,8 @@ use std::path::Path;
 
 use ringlog_benches::disk::BenchError;
 use thiserror::Error;
+
+pub(crate) use report::number as report_number;
 
 /// Why the claims could not be measured.
 #[derive(Debug, Error)]

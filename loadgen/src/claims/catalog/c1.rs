@@ -7,6 +7,7 @@ use ringlog_benches::claims::grid::{Cache, Grid, GridPoint, Op, Pattern};
 use ringlog_benches::claims::seek_model::{RAID5, SINGLE};
 use serde_json::json;
 
+use super::size;
 use crate::claims::PointError;
 use crate::claims::claim::{Claim, Needs, Rig, Scale};
 use crate::claims::lab::Lab;
@@ -61,12 +62,15 @@ fn window_s(scale: Scale) -> f64 {
 /// How soon a point is left out.
 fn rank(cache: Cache, sync: bool, block: u64, depth: usize) -> u32 {
     let corner = [4 << 10, 1 << 20].contains(&block) && [1, 16].contains(&depth);
+    let outer = [1, 16].contains(&depth);
     match (cache, corner) {
         (Cache::Direct, true) if !sync || block == 4096 => 0,
         (_, true) => 1,
-        _ if block == 64 << 10 && [1, 16].contains(&depth) => 2,
-        (Cache::Direct, _) => 3,
-        (Cache::Buffered, _) => 4,
+        (Cache::Direct, _) if outer && block == 64 << 10 => 2,
+        (Cache::Direct, _) if outer => 3,
+        (Cache::Direct, _) => 4,
+        (Cache::Buffered, _) if outer => 5,
+        (Cache::Buffered, _) => 6,
     }
 }
 
@@ -272,14 +276,6 @@ fn rate(measurement: &Measurement) -> f64 {
 
 fn median(estimate: Option<Estimate>) -> f64 {
     estimate.map_or(f64::NAN, |estimate| estimate.median)
-}
-
-/// Bytes for people.
-fn size(bytes: u64) -> String {
-    match bytes {
-        bytes if bytes >= 1 << 20 => format!("{} MiB", bytes >> 20),
-        bytes => format!("{} KiB", bytes >> 10),
-    }
 }
 
 fn plots(pairs: &[Pair<'_>]) -> Vec<Plot> {

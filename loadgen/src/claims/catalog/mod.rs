@@ -1,6 +1,21 @@
 //! The documents' claims, one file each: its grid, how a point is measured, how the figures are judged.
 
 mod c1;
+mod c10;
+mod c14;
+mod c15;
+mod c16;
+mod c17;
+mod c2;
+mod c3;
+mod c4;
+mod c5;
+mod c6;
+mod c7;
+mod c8;
+mod c9;
+mod serving;
+mod whole;
 
 use super::claim::Claim;
 use super::outcome::{ClaimResult, Conclusion};
@@ -9,7 +24,22 @@ use super::verdict::Verdict;
 /// Every claim that is measured, in the documents' order.
 #[must_use]
 pub fn all() -> Vec<Box<dyn Claim>> {
-    vec![Box::new(c1::C1)]
+    vec![
+        Box::new(c1::C1),
+        Box::new(c2::C2),
+        Box::new(c3::C3),
+        Box::new(c4::C4),
+        Box::new(c5::C5),
+        Box::new(c6::C6),
+        Box::new(c7::C7),
+        Box::new(c8::C8),
+        Box::new(c9::C9),
+        Box::new(c10::C10),
+        Box::new(c14::C14),
+        Box::new(c15::C15),
+        Box::new(c16::C16),
+        Box::new(c17::C17),
+    ]
 }
 
 /// Claims that nobody has built a measurement for, with the reason: they have their line in every report.
@@ -122,6 +152,16 @@ pub fn unbuilt() -> Vec<ClaimResult> {
         .collect()
 }
 
+/// Bytes for people.
+fn size(bytes: u64) -> String {
+    match bytes {
+        bytes if bytes >= 1 << 30 => format!("{} GiB", bytes >> 30),
+        bytes if bytes >= 1 << 20 => format!("{} MiB", bytes >> 20),
+        bytes if bytes >= 1 << 10 => format!("{} KiB", bytes >> 10),
+        bytes => format!("{bytes} B"),
+    }
+}
+
 #[cfg(test)]
 pub(super) mod testing {
     use serde::Serialize;
@@ -136,15 +176,26 @@ pub(super) mod testing {
         figure: &str,
         values: &[f64],
     ) -> Measurement {
+        measurement_of(params, &[(figure, values)])
+    }
+
+    /// A measurement with these values of several figures, one value each for every repetition.
+    pub(in crate::claims) fn measurement_of(
+        params: &impl Serialize,
+        figures: &[(&str, &[f64])],
+    ) -> Measurement {
         let folder = tempfile::tempdir().unwrap();
-        let mut journal =
-            Journal::open(folder.path(), &Identity::new("test", "d", "h".into())).unwrap();
-        for (number, value) in values.iter().enumerate() {
+        let identity = Identity::new("test", "d", "h".into());
+        let mut journal = Journal::open(folder.path(), &identity).unwrap();
+        for number in 0..figures[0].1.len() {
+            let values = figures
+                .iter()
+                .map(|(name, values)| ((*name).to_owned(), values[number]));
             let repetition = Repetition {
                 claim: "C0".into(),
                 params: Point::new(params, 0, 1.0).params,
                 number: number as u32,
-                figures: [(figure.to_owned(), *value)].into(),
+                figures: values.collect(),
                 noise: Noise::default(),
                 left_out: None,
                 unix_s: 0,

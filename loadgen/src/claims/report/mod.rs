@@ -137,7 +137,7 @@ pub fn load(path: &Path) -> Result<Results, ClaimsError> {
 }
 
 /// A number with as many digits as say something.
-pub(super) fn number(value: f64) -> String {
+pub(crate) fn number(value: f64) -> String {
     match value.abs() {
         _ if !value.is_finite() => "–".into(),
         size if size >= 100_000.0 => {

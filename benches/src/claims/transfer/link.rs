@@ -1,0 +1,209 @@
+//! A TCP connection to a thread that reads and throws away: over loopback, or between two network namespaces.
+
+use std::io::{self, Read};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use rustix::thread::gettid;
+use rustix::time::{ClockId, clock_gettime};
+use serde::{Deserialize, Serialize};
+
+use super::super::namespace::own_network;
+use super::pin;
+
+/// Addresses of either end of the pair: from the range that is set aside for benchmarks (RFC 2544).
+const NEAR: &str = "198.18.0.1/30";
+const FAR: &str = "198.18.0.2/30";
+const FAR_ADDRESS: Ipv4Addr = Ipv4Addr::new(198, 18, 0, 2);
+/// Names of the pair, each in a namespace of its own.
+const NEAR_NAME: &str = "claims0";
+const FAR_NAME: &str = "claims1";
+/// Longest a connection may take.
+const CONNECT_MAX: Duration = Duration::from_secs(5);
+
+/// What lies between the two ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Medium {
+    /// The loopback device.
+    Loopback,
+    /// A pair of virtual Ethernet devices between two network namespaces.
+    Veth,
+}
+
+#[derive(Debug, Default)]
+struct Taken {
+    bytes: AtomicU64,
+    cpu_ns: AtomicU64,
+}
+
+/// The sending end; the other one reads until this one is dropped.
+#[derive(Debug)]
+pub(super) struct Link {
+    pub(super) stream: Option<TcpStream>,
+    taken: Arc<Taken>,
+    thread: Option<JoinHandle<io::Result<()>>>,
+}
+
+impl Link {
+    /// Connects; the reading thread runs on `cpus`. With [`Medium::Veth`] the calling thread moves into a network
+    /// namespace of its own for the rest of its life: it must be a thread made for this. Both namespaces and the pair end
+    /// with the two threads.
+    ///
+    /// # Errors
+    /// The system's; for a pair, privilege or the `ip` command may be missing.
+    pub(super) fn open(medium: Medium, cpus: &[usize]) -> io::Result<Self> {
+        let taken = Arc::new(Taken::default());
+        let (to, from) = channel();
+        let (go, wait) = channel();
+        let (counted, cpus) = (Arc::clone(&taken), cpus.to_vec());
+        let thread = std::thread::Builder::new()
+            .name("claims-reader".into())
+            .spawn(move || {
+                pin(&cpus)?;
+                read(medium, &to, &wait, &counted)
+            })?;
+        let mut link = Self {
+            stream: None,
+            taken,
+            thread: Some(thread),
+        };
+        let address = link.join_up(medium, &from, &go);
+        // Without an address the reader has given up or must: it waits for a word, and gets none.
+        drop(go);
+        let stream = TcpStream::connect_timeout(&address?, CONNECT_MAX)?;
+        stream.set_nodelay(true)?;
+        link.stream = Some(stream);
+        Ok(link)
+    }
+
+    fn join_up(
+        &mut self,
+        medium: Medium,
+        from: &Receiver<Word>,
+        go: &Sender<()>,
+    ) -> io::Result<SocketAddr> {
+        if medium == Medium::Veth {
+            let Ok(Word::Namespace(thread)) = from.recv() else {
+                return Err(self.why());
+            };
+            own_network()?;
+            let thread = thread.to_string();
+            ip(&[
+                "link", "add", NEAR_NAME, "type", "veth", "peer", "name", FAR_NAME, "netns",
+                &thread,
+            ])?;
+            ip(&["addr", "add", NEAR, "dev", NEAR_NAME])?;
+            ip(&["link", "set", NEAR_NAME, "up"])?;
+            let _ = go.send(());
+        }
+        match from.recv() {
+            Ok(Word::Listening(address)) => Ok(address),
+            _ => Err(self.why()),
+        }
+    }
+
+    /// Why the reading thread gave up.
+    fn why(&mut self) -> io::Error {
+        match self.thread.take().map(JoinHandle::join) {
+            Some(Ok(Err(error))) => error,
+            _ => io::Error::other("the reading end gave up"),
+        }
+    }
+
+    /// The connection.
+    ///
+    /// # Errors
+    /// None once it is open.
+    pub(super) fn stream(&self) -> io::Result<&TcpStream> {
+        self.stream
+            .as_ref()
+            .ok_or_else(|| io::ErrorKind::NotConnected.into())
+    }
+
+    /// Waits until the other end has read `bytes` in all.
+    ///
+    /// # Errors
+    /// When it is gone.
+    pub(super) fn wait_for(&self, bytes: u64) -> io::Result<()> {
+        while self.taken.bytes.load(Ordering::Acquire) < bytes {
+            if self.thread.as_ref().is_none_or(JoinHandle::is_finished) {
+                return Err(io::ErrorKind::ConnectionReset.into());
+            }
+            std::thread::sleep(Duration::from_micros(20));
+        }
+        Ok(())
+    }
+
+    /// CPU seconds that the reading thread has used.
+    pub(super) fn reader_cpu_s(&self) -> f64 {
+        self.taken.cpu_ns.load(Ordering::Acquire) as f64 / 1e9
+    }
+}
+
+impl Drop for Link {
+    fn drop(&mut self) {
+        self.stream = None;
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+enum Word {
+    Namespace(i32),
+    Listening(SocketAddr),
+}
+
+fn read(medium: Medium, to: &Sender<Word>, wait: &Receiver<()>, taken: &Taken) -> io::Result<()> {
+    let address = match medium {
+        Medium::Loopback => Ipv4Addr::LOCALHOST,
+        Medium::Veth => {
+            own_network()?;
+            let _ = to.send(Word::Namespace(gettid().as_raw_nonzero().get()));
+            if wait.recv().is_err() {
+                return Err(io::Error::other("the pair could not be made"));
+            }
+            ip(&["addr", "add", FAR, "dev", FAR_NAME])?;
+            ip(&["link", "set", FAR_NAME, "up"])?;
+            FAR_ADDRESS
+        }
+    };
+    let listener = TcpListener::bind((address, 0))?;
+    let _ = to.send(Word::Listening(listener.local_addr()?));
+    let (mut stream, _) = listener.accept()?;
+    let mut buffer = vec![0; 1 << 20];
+    loop {
+        let read = match stream.read(&mut buffer) {
+            Ok(0) => return Ok(()),
+            Ok(read) => read,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            Err(error) => return Err(error),
+        };
+        let time = clock_gettime(ClockId::ThreadCPUTime);
+        let cpu_ns = time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64;
+        taken.cpu_ns.store(cpu_ns, Ordering::Release);
+        taken.bytes.fetch_add(read as u64, Ordering::Release);
+    }
+}
+
+/// Runs `ip`, in the namespace of the calling thread.
+fn ip(arguments: &[&str]) -> io::Result<()> {
+    let output = Command::new("ip")
+        .args(arguments)
+        .output()
+        .map_err(|error| io::Error::new(error.kind(), format!("ip (Debian: iproute2): {error}")))?;
+    if output.status.success() {
+        return Ok(());
+    }
+    let said = String::from_utf8_lossy(&output.stderr).trim().to_owned();
+    Err(io::Error::other(format!(
+        "ip {}: {said}",
+        arguments.join(" ")
+    )))
+}

@@ -1,0 +1,304 @@
+//! A server of our own for the claims that need a whole one: a child process on its own cores, gone with its data at the end.
+
+use std::fs::{self, File};
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::channel;
+use std::time::{Duration, Instant};
+
+use clap::Parser;
+use ringlog_benches::claims::{Figures, make_cold, make_hot};
+use rustix::process::{Pid, Signal, kill_process};
+
+use super::PointError;
+use super::lab::Lab;
+use crate::cli::Cli;
+use crate::run::{self, RoleResult, RunResult};
+use crate::stats::LatencyUs;
+
+/// Longest a start may take: a journal has to be filled.
+const START_MAX: Duration = Duration::from_secs(60);
+/// Longest a stop may take before it is forced.
+const STOP_MAX: Duration = Duration::from_secs(20);
+/// Small, so that what was written soon lies in segment files and not in memory.
+const JOURNAL_BYTES: u64 = 128 << 20;
+
+/// A running server.
+#[derive(Debug)]
+pub struct Broker {
+    child: Child,
+    bootstrap: String,
+    folder: PathBuf,
+    cpus: Vec<usize>,
+}
+
+impl Broker {
+    /// Starts one with these arguments beside the ones every server gets; `name` is its folder's.
+    ///
+    /// # Errors
+    /// [`PointError::Unavailable`] without a binary, and with the server's own reason when it refuses.
+    pub fn start(lab: &Lab, name: &str, arguments: &str) -> Result<Self, PointError> {
+        let binary = lab.server.as_ref().ok_or_else(|| {
+            let reason =
+                "ringlog-server is not beside ringlog-load: build it, or name it with --server";
+            PointError::Unavailable(reason.into())
+        })?;
+        let folder = lab.scratch.path().join(name);
+        fs::create_dir_all(&folder).map_err(failed)?;
+        let log = File::create(folder.join("log")).map_err(failed)?;
+        let mut command = Command::new(binary);
+        command
+            .arg("--data")
+            .arg(folder.join("data"))
+            .args(["--port", "0", "--shards", "1", "--journal-bytes"])
+            .arg(JOURNAL_BYTES.to_string())
+            .args(arguments.split_whitespace())
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(log);
+        // A child runs where the thread runs that starts it.
+        let cores = lab.cores.server.clone();
+        let child = std::thread::spawn(move || {
+            run::pin(&cores)?;
+            command.spawn()
+        });
+        let child = child
+            .join()
+            .map_err(|_| PointError::Failed("the server could not be started".into()))?
+            .map_err(|error| PointError::Failed(format!("{}: {error}", binary.display())))?;
+        let mut broker = Self {
+            child,
+            bootstrap: String::new(),
+            folder,
+            cpus: lab.cores.load.clone(),
+        };
+        broker.bootstrap = broker.ready(lab)?;
+        Ok(broker)
+    }
+
+    /// Waits for the line that says where it listens.
+    fn ready(&mut self, lab: &Lab) -> Result<String, PointError> {
+        let stdout = self.child.stdout.take();
+        let (to, from) = channel();
+        std::thread::spawn(move || {
+            for line in stdout
+                .into_iter()
+                .flat_map(|out| BufReader::new(out).lines())
+                .map_while(Result::ok)
+            {
+                // Read on, even when nobody listens: a full pipe would stop the server.
+                let _ = to.send(line);
+            }
+        });
+        let deadline = Instant::now() + START_MAX;
+        loop {
+            lab.scratch.check()?;
+            if let Ok(line) = from.recv_timeout(Duration::from_millis(100))
+                && let Some(rest) = line.strip_prefix("ringlog ready: ")
+            {
+                return Ok(rest.split(' ').next().unwrap_or_default().to_owned());
+            }
+            if let Ok(Some(status)) = self.child.try_wait() {
+                let log = fs::read_to_string(self.folder.join("log")).unwrap_or_default();
+                let reason = log.lines().last().unwrap_or("without a word").to_owned();
+                return Err(PointError::Unavailable(format!(
+                    "the server ended ({status}): {reason}"
+                )));
+            }
+            if Instant::now() > deadline {
+                return Err(PointError::Failed(
+                    "the server was not ready in a minute".into(),
+                ));
+            }
+        }
+    }
+
+    /// Its process.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Runs a line of `ringlog-load` against it, on the load's cores.
+    ///
+    /// # Errors
+    /// [`PointError::Failed`]: a wrong line, a run that broke off, an error in any request.
+    pub fn load(&self, line: &str) -> Result<RunResult, PointError> {
+        let (bootstrap, pid) = (&self.bootstrap, self.pid());
+        let words =
+            format!("ringlog-load {line} --json --bootstrap {bootstrap} --server-pid {pid}");
+        let cli = Cli::try_parse_from(words.split_whitespace()).map_err(|error| {
+            let error = error.to_string();
+            PointError::Failed(format!(
+                "{line}: {}",
+                error.lines().next().unwrap_or_default()
+            ))
+        })?;
+        let request = cli.command.request().map_err(PointError::Failed)?;
+        let Some(mut request) = request else {
+            return Err(PointError::Failed(format!("{line}: not a run")));
+        };
+        request.options.cpus.clone_from(&self.cpus);
+        let result = run::run(&request.options)
+            .map_err(|error| PointError::Failed(format!("{line}: {error}")))?;
+        if result.error_count() > 0 {
+            let roles = [&result.produce, &result.consume];
+            let names: Vec<&String> = roles
+                .into_iter()
+                .flatten()
+                .flat_map(|role| role.total.errors.keys())
+                .collect();
+            return Err(PointError::Failed(format!(
+                "{line}: {} errors {names:?}",
+                result.error_count()
+            )));
+        }
+        Ok(result)
+    }
+
+    /// Takes its segment files out of the page cache, or brings them in; looks whether it worked.
+    ///
+    /// # Errors
+    /// [`PointError`].
+    pub fn set_cache(&self, hot: bool) -> Result<(), PointError> {
+        for path in segments(&self.folder.join("data/topics")) {
+            let Ok(file) = File::options().read(true).write(!hot).open(&path) else {
+                continue; // A deleted topic.
+            };
+            if file.metadata().is_ok_and(|metadata| metadata.len() > 0) {
+                if hot {
+                    make_hot(&file)?
+                } else {
+                    make_cold(&file)?
+                };
+            }
+        }
+        Ok(())
+    }
+
+    /// Bytes of its segment files.
+    #[must_use]
+    pub fn stored_bytes(&self) -> u64 {
+        let lengths = segments(&self.folder.join("data/topics"));
+        lengths
+            .iter()
+            .filter_map(|path| Some(fs::metadata(path).ok()?.len()))
+            .sum()
+    }
+}
+
+/// The segment files below `topics`.
+fn segments(topics: &Path) -> Vec<PathBuf> {
+    let folders = fs::read_dir(topics).into_iter().flatten().flatten();
+    folders
+        .flat_map(|folder| fs::read_dir(folder.path()).into_iter().flatten().flatten())
+        .map(|entry| entry.path())
+        .filter(|path| path.extension().is_some_and(|extension| extension == "log"))
+        .collect()
+}
+
+fn failed(error: std::io::Error) -> PointError {
+    PointError::Failed(error.to_string())
+}
+
+impl Drop for Broker {
+    fn drop(&mut self) {
+        let pid = Pid::from_child(&self.child);
+        let _ = kill_process(pid, Signal::TERM);
+        let deadline = Instant::now() + STOP_MAX;
+        while matches!(self.child.try_wait(), Ok(None)) {
+            if Instant::now() > deadline {
+                let _ = self.child.kill();
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        let _ = self.child.wait();
+        let _ = fs::remove_dir_all(&self.folder);
+    }
+}
+
+/// What both roles of a run measured.
+#[must_use]
+pub fn figures(result: &RunResult) -> Figures {
+    let mut figures = Figures::new();
+    let mut add = |name: String, value: f64| {
+        if value.is_finite() {
+            figures.insert(name, value);
+        }
+    };
+    // With both roles the figures without a prefix are the producers'.
+    for (prefix, role) in [
+        ("", result.produce.as_ref()),
+        (
+            if result.produce.is_some() {
+                "read_"
+            } else {
+                ""
+            },
+            result.consume.as_ref(),
+        ),
+    ] {
+        let Some(role) = role else { continue };
+        role_figures(
+            &mut |name, value| add(format!("{prefix}{name}"), value),
+            role,
+            result,
+        );
+    }
+    figures
+}
+
+fn role_figures(add: &mut dyn FnMut(&str, f64), role: &RoleResult, result: &RunResult) {
+    let counts = &role.measured;
+    let seconds = result.window_s;
+    let gigabytes = counts.batch_bytes as f64 / 1e9;
+    add("records_per_s", counts.records as f64 / seconds);
+    add("mb_per_s", counts.batch_bytes as f64 / 1e6 / seconds);
+    add(
+        "bytes_per_record",
+        counts.batch_bytes as f64 / counts.records as f64,
+    );
+    add("requests_per_s", counts.requests as f64 / seconds);
+    let latency = LatencyUs::of(&counts.latency);
+    for (name, value) in [
+        ("p50_us", latency.p50),
+        ("p99_us", latency.p99),
+        ("p999_us", latency.p999),
+    ] {
+        if latency.count > 0 {
+            add(name, value);
+        }
+    }
+    if let Some(histogram) = &counts.end_to_end {
+        let latency = LatencyUs::of(histogram);
+        add("end_to_end_p50_us", latency.p50);
+        add("end_to_end_p99_us", latency.p99);
+    }
+    add(
+        "client_cpu_s_per_gb",
+        result.usage.client.cpu_s() / gigabytes,
+    );
+    add(
+        "client_cpu_s_per_million_records",
+        result.usage.client.cpu_s() * 1e6 / counts.records as f64,
+    );
+    if let Some(server) = &result.usage.server {
+        add("server_cpu_s_per_gb", server.cpu_s() / gigabytes);
+        add(
+            "server_cpu_s_per_million_records",
+            server.cpu_s() * 1e6 / counts.records as f64,
+        );
+        add(
+            "server_written_per_byte",
+            server.write_bytes as f64 / counts.batch_bytes as f64,
+        );
+        add("server_cores_busy", server.cpu_s() / seconds);
+    }
+    let halves: Vec<u64> = role.intervals.iter().map(|(records, _)| *records).collect();
+    if halves.len() >= 4 {
+        let (first, second) = halves.split_at(halves.len() / 2);
+        let mean = |half: &[u64]| half.iter().sum::<u64>() as f64 / half.len() as f64;
+        add("drift", mean(second) / mean(first));
+    }
+}

@@ -1,0 +1,185 @@
+//! C10: batches and codecs on real log lines.
+
+use super::whole::{Whole, WholeRig, compare, conclude, of, series, times};
+use crate::claims::PointError;
+use crate::claims::claim::{Claim, Needs, Rig, Scale};
+use crate::claims::lab::Lab;
+use crate::claims::outcome::{Axis, Conclusion, Plot, Table};
+use crate::claims::plan::Point;
+use crate::claims::record::Measurement;
+use crate::claims::report_number as number;
+use crate::claims::verdict::Expect;
+
+const CODECS: [&str; 5] = ["none", "lz4", "zstd", "snappy", "gzip"];
+const BATCHES: [u64; 5] = [1, 10, 100, 1000, 5000];
+/// The batch size at which codecs are compared, and the large one against single records.
+const LARGE: u64 = 1000;
+
+pub(super) struct C10;
+
+impl Claim for C10 {
+    fn id(&self) -> &'static str {
+        "C10"
+    }
+
+    fn sentence(&self) -> &'static str {
+        "batching and compression are what makes it fast"
+    }
+
+    fn points(&self, scale: Scale) -> Vec<Point> {
+        let mut points = Vec::new();
+        for batch in BATCHES {
+            for codec in CODECS {
+                let load = format!(
+                    "produce -t {{topic}} -p 4 --delete-topics {{logs}} --batch-records {batch} --compression {codec} \
+                     --connections 8 --in-flight 4 {{time}}"
+                );
+                let rank = match (batch, codec) {
+                    (LARGE, "none" | "lz4" | "zstd") | (1, "none") => 0,
+                    (LARGE, _) => 1,
+                    (_, "none" | "zstd") => 2,
+                    _ => 3,
+                };
+                points.push(Whole::new(codec, batch, "", load).point(rank, scale));
+            }
+        }
+        points
+    }
+
+    fn needs(&self, scale: Scale) -> Needs {
+        Needs {
+            bytes: scale.pick(1 << 30, 8 << 30, 24 << 30),
+            setup_s: scale.pick(1.0, 1.0, 2.0),
+        }
+    }
+
+    fn rig<'a>(&self, lab: &'a Lab, _points: &[Point]) -> Result<Box<dyn Rig + 'a>, PointError> {
+        Ok(Box::new(WholeRig::new(lab)?))
+    }
+
+    fn judge(&self, measurements: &[Measurement]) -> Conclusion {
+        judge(measurements)
+    }
+}
+
+fn judge(measurements: &[Measurement]) -> Conclusion {
+    let rate = ("records_per_s", "records/s");
+    let mut findings = Vec::new();
+    let batching = compare(
+        measurements,
+        "does batching make it faster?",
+        ("none", LARGE, "1,000 log lines a batch"),
+        ("none", 1, "one log line a batch"),
+        rate,
+        Expect::More,
+    );
+    findings.extend(batching);
+    for codec in ["lz4", "zstd"] {
+        findings.extend(compare(
+            measurements,
+            &format!("does {codec} make it faster, 1,000 lines a batch?"),
+            (codec, LARGE, codec),
+            ("none", LARGE, "uncompressed"),
+            rate,
+            Expect::More,
+        ));
+    }
+    let why = format!(
+        "a thousand lines a batch give {} times the records of one; lz4 then gives {} times, zstd {} times",
+        times(findings.first()),
+        times(findings.get(1)),
+        times(findings.get(2))
+    );
+    let mut conclusion = conclude(findings, why, measurements);
+    conclusion.notes.push(
+        "Batches are compressed before the load begins, so the client's processor time leaves compression out; the server \
+         keeps batches as they come."
+            .into(),
+    );
+    for (figure, unit, title) in [
+        ("records_per_s", "records/s", "Log lines a second"),
+        (
+            "bytes_per_record",
+            "bytes",
+            "Bytes of a log line on wire and disk",
+        ),
+        (
+            "server_cpu_s_per_million_records",
+            "CPU s",
+            "Processor time of the server for a million lines",
+        ),
+    ] {
+        conclusion.plots.push(Plot::Lines {
+            title: title.into(),
+            x: Axis::log("lines a batch"),
+            y: Axis::log(unit),
+            series: series(measurements, &CODECS, figure),
+        });
+    }
+    conclusion.tables.push(table(measurements));
+    conclusion
+}
+
+fn table(measurements: &[Measurement]) -> Table {
+    let rows = CODECS.iter().filter_map(|codec| {
+        let figures = &of(measurements, codec, LARGE)?.figures;
+        let figure = |name: &str| {
+            figures
+                .get(name)
+                .map_or_else(|| "–".into(), |e| number(e.median))
+        };
+        let names = [
+            "records_per_s",
+            "bytes_per_record",
+            "compression_ratio",
+            "server_cpu_s_per_million_records",
+            "client_cpu_s_per_million_records",
+        ];
+        Some([vec![(*codec).to_owned()], names.map(figure).to_vec()].concat())
+    });
+    Table {
+        title: "1,000 log lines a batch".into(),
+        head: [
+            "codec",
+            "records/s",
+            "bytes a line",
+            "ratio",
+            "server CPU s per million",
+            "client CPU s per million",
+        ]
+        .map(String::from)
+        .to_vec(),
+        rows: rows.collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::claims::catalog::testing::measurement;
+    use crate::claims::verdict::Verdict;
+
+    #[test]
+    fn the_verdict_follows_the_figures() {
+        let verdict = |single: f64, codec: [f64; 3]| {
+            let all = [
+                measurement(
+                    &Whole::new("none", LARGE, "", ""),
+                    "records_per_s",
+                    &[100.0; 3],
+                ),
+                measurement(
+                    &Whole::new("none", 1, "", ""),
+                    "records_per_s",
+                    &[single; 3],
+                ),
+                measurement(&Whole::new("lz4", LARGE, "", ""), "records_per_s", &codec),
+            ];
+            judge(&all).verdict
+        };
+        assert_eq!(verdict(1.0, [150.0, 150.0, 160.0]), Verdict::Holds);
+        assert_eq!(verdict(1.0, [90.0, 95.0, 90.0]), Verdict::DoesNotHold);
+        assert_eq!(verdict(1.0, [90.0, 195.0, 120.0]), Verdict::Undecided);
+        assert_eq!(judge(&[]).verdict, Verdict::Undecided);
+    }
+}

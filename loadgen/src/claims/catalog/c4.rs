@@ -1,0 +1,155 @@
+//! C4: whether a mapping ends at 1–2 GB.
+
+use ringlog_benches::claims::transfer::{Medium, Path, Serving};
+use serde_json::json;
+
+use super::serving::{ServingRig, point};
+use crate::claims::PointError;
+use crate::claims::claim::{Claim, Needs, Rig, Scale};
+use crate::claims::lab::Lab;
+use crate::claims::outcome::{Conclusion, Finding, find};
+use crate::claims::plan::Point;
+use crate::claims::record::Measurement;
+use crate::claims::verdict::{Expect, Verdict};
+
+/// The most that the documents let a mapping have.
+const CLAIMED_MAX: u64 = 2 << 30;
+const SLICE: u64 = 1 << 20;
+
+pub(super) struct C4;
+
+fn file_bytes(scale: Scale) -> u64 {
+    scale.pick(8 << 20, 3 << 30, 6 << 30)
+}
+
+/// Where the last part of the file begins.
+fn beyond(scale: Scale) -> u64 {
+    scale.pick(4 << 20, (5 << 30) / 2, 5 << 30)
+}
+
+impl Claim for C4 {
+    fn id(&self) -> &'static str {
+        "C4"
+    }
+
+    fn sentence(&self) -> &'static str {
+        "a mapping is limited to 1–2 GB, hence commit log files of 1 GB"
+    }
+
+    fn points(&self, scale: Scale) -> Vec<Point> {
+        let mut points = Vec::new();
+        for hot in [true, false] {
+            for from in [0, beyond(scale)] {
+                let serving = Serving {
+                    medium: Medium::Loopback,
+                    hot,
+                    slice: SLICE,
+                    chunk: SLICE,
+                    from,
+                    path: Path::MappedSend,
+                };
+                // Bringing the file into memory, or out of it.
+                let mut point = point(&serving, 0, scale);
+                point.seconds += scale.pick(0.0, 0.4, 1.5);
+                points.push(point);
+            }
+        }
+        points
+    }
+
+    fn needs(&self, scale: Scale) -> Needs {
+        Needs {
+            bytes: file_bytes(scale),
+            setup_s: scale.pick(0.1, 5.0, 10.0),
+        }
+    }
+
+    fn rig<'a>(&self, lab: &'a Lab, _points: &[Point]) -> Result<Box<dyn Rig + 'a>, PointError> {
+        Ok(Box::new(ServingRig::new(lab, file_bytes(lab.scale))?))
+    }
+
+    fn judge(&self, measurements: &[Measurement]) -> Conclusion {
+        judge(measurements)
+    }
+}
+
+fn judge(measurements: &[Measurement]) -> Conclusion {
+    let mut findings = Vec::new();
+    let mut largest = 0;
+    for (hot, state) in [(true, "hot"), (false, "cold")] {
+        let first = find(measurements, &json!({ "hot": hot, "from": 0 }));
+        let last = measurements
+            .iter()
+            .filter(|m| m.params["hot"] == hot && !m.repetitions.is_empty())
+            .max_by_key(|m| m.params["from"].as_u64());
+        if let (Some(first), Some(last)) = (first, last) {
+            let from = last.params["from"].as_u64().unwrap_or(0);
+            largest = largest.max(from);
+            findings.push(Finding::compare(
+                format!("{state}: is a mapping's end served as fast as its beginning?"),
+                (
+                    &format!(
+                        "slices beyond {:.1} GiB of one mapping",
+                        from as f64 / f64::from(1 << 30)
+                    ),
+                    last,
+                ),
+                ("slices from its beginning", first),
+                ("mb_per_s", "MB/s"),
+                Expect::Level(1.25),
+            ));
+        }
+    }
+    let failed = measurements
+        .iter()
+        .find(|m| m.params["from"].as_u64() >= Some(CLAIMED_MAX) && m.left_out.is_some());
+    let (verdict, why) = match failed.and_then(|m| m.left_out.as_ref()) {
+        Some(reason) => (
+            Verdict::Undecided,
+            format!("a file beyond 2 GiB could not be served: {reason}"),
+        ),
+        None if largest >= CLAIMED_MAX => (
+            Verdict::DoesNotHold,
+            format!(
+                "one mapping served bytes beyond {:.1} GiB; the limit was that of 32-bit address spaces and of Java's buffers, \
+                 which count in 31 bits",
+                largest as f64 / f64::from(1 << 30)
+            ),
+        ),
+        None => (Verdict::Undecided, "no file beyond 2 GiB was served".into()),
+    };
+    Conclusion {
+        findings,
+        ..Conclusion::without(verdict, why)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::claims::catalog::testing::measurement;
+
+    #[test]
+    fn the_verdict_follows_what_was_served() {
+        let served = |from: u64| {
+            let all = [0, from].map(|from| {
+                measurement(
+                    &json!({ "hot": true, "from": from }),
+                    "mb_per_s",
+                    &[1.0, 1.0, 1.0],
+                )
+            });
+            judge(&all).verdict
+        };
+        assert_eq!(served(5 << 30), Verdict::DoesNotHold);
+        assert_eq!(served(1 << 30), Verdict::Undecided);
+        let mut refused = measurement(
+            &json!({ "hot": true, "from": 5u64 << 30 }),
+            "mb_per_s",
+            &[1.0],
+        );
+        refused.repetitions.clear();
+        refused.left_out = Some("cannot allocate memory".into());
+        assert_eq!(judge(&[refused]).verdict, Verdict::Undecided);
+    }
+}

@@ -1,0 +1,304 @@
+//! What the claims about a whole server share: points that are a server and a line of `ringlog-load`, and their rig.
+
+use std::collections::BTreeMap;
+
+use ringlog_benches::claims::Figures;
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+
+use crate::claims::PointError;
+use crate::claims::broker::{Broker, figures};
+use crate::claims::claim::{Rig, Scale};
+use crate::claims::lab::Lab;
+use crate::claims::outcome::{Conclusion, Finding, Mark, Series, find};
+use crate::claims::plan::Point;
+use crate::claims::record::Measurement;
+use crate::claims::report_number;
+use crate::claims::verdict::{self, Expect, Verdict};
+
+/// One setting.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(super) struct Whole {
+    /// What it stands for in its claim.
+    pub(super) side: String,
+    /// The number that is varied.
+    pub(super) x: u64,
+    /// Arguments of the server.
+    pub(super) server: String,
+    /// What is stored before, once for each server: a line of `ringlog-load produce` without its topic.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub(super) stored: String,
+    /// State of the page cache before each repetition.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) hot: Option<bool>,
+    /// The line that is measured: `{topic}` is a new topic, `{stored}` the one stored before, `{time}` warm-up and window,
+    /// `{logs}` the files with log lines.
+    pub(super) load: String,
+    /// A line that runs at the same time and is not measured.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub(super) beside: String,
+}
+
+impl Whole {
+    /// A produce or consume line against a server with these arguments.
+    pub(super) fn new(side: &str, x: u64, server: &str, load: impl Into<String>) -> Self {
+        Self {
+            side: side.into(),
+            x,
+            server: server.into(),
+            stored: String::new(),
+            hot: None,
+            load: load.into(),
+            beside: String::new(),
+        }
+    }
+
+    /// The same after something was stored, with the page cache hot or cold.
+    pub(super) fn after(mut self, stored: impl Into<String>, hot: bool) -> Self {
+        self.stored = stored.into();
+        self.hot = Some(hot);
+        self
+    }
+
+    /// Its point; a run takes its time and what it takes to begin and end.
+    pub(super) fn point(&self, rank: u32, scale: Scale) -> Point {
+        let (warmup_s, window_s) = time(scale);
+        let idle_s = scale.pick(0.1, 0.3, 0.5);
+        Point::new(self, rank, warmup_s + window_s + idle_s)
+    }
+}
+
+/// Seconds of warm-up and of the window that counts.
+pub(super) fn time(scale: Scale) -> (f64, f64) {
+    scale.pick((0.1, 0.2), (0.4, 1.0), (1.0, 4.0))
+}
+
+/// A line that stores `mib` MiB of 1 KiB records in 64 KiB batches, over `partitions`.
+pub(super) fn store(mib: u64, partitions: u32) -> String {
+    // At a rate that any disk in question takes, for as long as it takes.
+    let seconds = (mib as f64 / 400.0).max(0.1);
+    let rate = mib * 1024 / (seconds.ceil() as u64).max(1);
+    format!(
+        "produce -p {partitions} -s 1024 --batch-bytes 65536 --connections 4 --in-flight 4 --warmup 0 --duration {:.0} \
+         --rate {rate}",
+        seconds.ceil()
+    )
+}
+
+/// Starts each server when it is first needed and keeps it to the end of the claim.
+pub(super) struct WholeRig<'a> {
+    lab: &'a Lab,
+    servers: BTreeMap<String, Result<Broker, String>>,
+    stored: BTreeMap<(String, String), String>,
+    topics: u32,
+}
+
+impl<'a> WholeRig<'a> {
+    pub(super) fn new(lab: &'a Lab) -> Result<Self, PointError> {
+        if lab.server.is_none() {
+            let reason =
+                "ringlog-server is not beside ringlog-load: build it, or name it with --server";
+            return Err(PointError::Unavailable(reason.into()));
+        }
+        Ok(Self {
+            lab,
+            servers: BTreeMap::new(),
+            stored: BTreeMap::new(),
+            topics: 0,
+        })
+    }
+
+    fn server(&mut self, arguments: &str) -> Result<(), PointError> {
+        if !self.servers.contains_key(arguments) {
+            let name = format!("server-{}", self.servers.len());
+            let started = match Broker::start(self.lab, &name, arguments) {
+                Ok(broker) => Ok(broker),
+                Err(PointError::Interrupted) => return Err(PointError::Interrupted),
+                // Said once more for every point that needs it, without trying again.
+                Err(error) => Err(error.to_string()),
+            };
+            self.servers.insert(arguments.to_owned(), started);
+        }
+        Ok(())
+    }
+
+    /// The topic that holds what a point wants stored.
+    fn store(&mut self, whole: &Whole) -> Result<String, PointError> {
+        let key = (whole.server.clone(), whole.stored.clone());
+        if let Some(topic) = self.stored.get(&key) {
+            return Ok(topic.clone());
+        }
+        let topic = format!("stored-{}", self.stored.len());
+        self.broker(&whole.server)?
+            .load(&format!("{} -t {topic}", whole.stored))?;
+        self.stored.insert(key, topic.clone());
+        Ok(topic)
+    }
+
+    /// The files with log lines as arguments, if the point wants any.
+    fn logs(&self, whole: &Whole) -> Result<String, PointError> {
+        if whole.load.contains("{logs}") && self.lab.logs.is_empty() {
+            let reason = "no log files were found in /var/log: name some with --logs";
+            return Err(PointError::Unavailable(reason.into()));
+        }
+        let words = self
+            .lab
+            .logs
+            .iter()
+            .map(|path| format!("--file {}", path.display()));
+        Ok(words.collect::<Vec<_>>().join(" "))
+    }
+
+    fn broker(&self, arguments: &str) -> Result<&Broker, PointError> {
+        match self.servers.get(arguments) {
+            Some(Ok(broker)) => Ok(broker),
+            Some(Err(reason)) => Err(PointError::Unavailable(reason.clone())),
+            None => Err(PointError::Failed("no server was started".into())),
+        }
+    }
+}
+
+impl Rig for WholeRig<'_> {
+    fn measure(&mut self, point: &Point, _repetition: u32) -> Result<Figures, PointError> {
+        let whole: Whole = point.typed()?;
+        self.server(&whole.server)?;
+        let topic = format!("claims-{}", self.topics);
+        self.topics += 1;
+        let stored = match whole.stored.is_empty() {
+            true => String::new(),
+            false => self.store(&whole)?,
+        };
+        let logs = self.logs(&whole)?;
+        let broker = self.broker(&whole.server)?;
+        if let Some(hot) = whole.hot {
+            broker.set_cache(hot)?;
+        }
+        let (warmup_s, window_s) = time(self.lab.scale);
+        let line = |line: &str| {
+            line.replace("{topic}", &topic)
+                .replace("{stored}", &stored)
+                .replace("{logs}", &logs)
+                .replace(
+                    "{time}",
+                    &format!("--warmup {warmup_s} --duration {window_s}"),
+                )
+        };
+        let (load, beside) = (line(&whole.load), line(&whole.beside));
+        let result = std::thread::scope(|scope| {
+            let other = (!beside.is_empty()).then(|| scope.spawn(|| broker.load(&beside)));
+            let result = broker.load(&load);
+            match other.map(std::thread::ScopedJoinHandle::join) {
+                Some(Ok(Err(error))) => Err(error),
+                Some(Err(_)) => Err(PointError::Failed("the load beside broke off".into())),
+                _ => result,
+            }
+        })?;
+        let mut figures = figures(&result);
+        if let Some(ratio) = result.compression_ratio {
+            figures.insert("compression_ratio".into(), ratio);
+        }
+        Ok(figures)
+    }
+
+    fn pids(&self) -> Vec<u32> {
+        self.servers.values().flatten().map(Broker::pid).collect()
+    }
+}
+
+/// A side's measurement at `x`.
+pub(super) fn of<'a>(
+    measurements: &'a [Measurement],
+    side: &str,
+    x: u64,
+) -> Option<&'a Measurement> {
+    find(measurements, &json!({ "side": side, "x": x }))
+}
+
+/// A figure of each side over x; sides without a mark are left out.
+pub(super) fn series(measurements: &[Measurement], sides: &[&str], figure: &str) -> Vec<Series> {
+    let all = sides.iter().map(|side| {
+        let mut marks: Vec<Mark> = measurements
+            .iter()
+            .filter(|m| m.params["side"] == *side)
+            .filter_map(|m| {
+                let y = *m.figures.get(figure)?;
+                Some(Mark {
+                    x: m.params["x"].as_u64()? as f64,
+                    y,
+                })
+            })
+            .collect();
+        marks.sort_by(|a, b| a.x.total_cmp(&b.x));
+        Series {
+            name: (*side).to_owned(),
+            marks,
+        }
+    });
+    all.filter(|series| !series.marks.is_empty()).collect()
+}
+
+/// A figure of two points against each other; `None` unless both were measured.
+pub(super) fn compare(
+    measurements: &[Measurement],
+    question: &str,
+    above: (&str, u64, &str),
+    below: (&str, u64, &str),
+    figure: (&str, &str),
+    expect: Expect,
+) -> Option<Finding> {
+    let (a, b) = (
+        of(measurements, above.0, above.1)?,
+        of(measurements, below.0, below.1)?,
+    );
+    if !(a.figures.contains_key(figure.0) && b.figures.contains_key(figure.0)) {
+        return None;
+    }
+    Some(Finding::compare(
+        question,
+        (above.2, a),
+        (below.2, b),
+        figure,
+        expect,
+    ))
+}
+
+/// The claim's verdict from findings that must all hold, or that the points for them are missing.
+pub(super) fn conclude(
+    findings: Vec<Finding>,
+    why: String,
+    measurements: &[Measurement],
+) -> Conclusion {
+    let verdict = match findings.is_empty() {
+        true => Verdict::Undecided,
+        false => verdict::all(findings.iter().map(|finding| finding.verdict)),
+    };
+    let why = match findings.is_empty() {
+        true => "the points for a verdict are missing".into(),
+        false => why,
+    };
+    Conclusion {
+        findings,
+        notes: missing(measurements),
+        ..Conclusion::without(verdict, why)
+    }
+}
+
+/// Median of a finding's ratio as text.
+pub(super) fn times(finding: Option<&Finding>) -> String {
+    let ratio = finding.and_then(|finding| finding.ratio);
+    ratio.map_or_else(|| "–".into(), |ratio| report_number(ratio.median))
+}
+
+/// Why points of a side are missing.
+pub(super) fn missing(measurements: &[Measurement]) -> Vec<String> {
+    let mut reasons: Vec<String> = measurements
+        .iter()
+        .filter_map(|m| {
+            let side = m.params.get("side")?.as_str()?;
+            Some(format!("Left out, {side}: {}.", m.left_out.as_ref()?))
+        })
+        .collect();
+    reasons.sort();
+    reasons.dedup();
+    reasons
+}
