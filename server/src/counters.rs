@@ -1,15 +1,14 @@
 //! Counters of the shards, for whoever looks at the process from outside: on SIGUSR1 one line of JSON on standard error.
 
 use std::io::{self, Write};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use ringlog_engine::core::CoreStats;
-use ringlog_engine::ring::RingStats;
+use ringlog_engine::ring::{RingStats, on_signals};
 use rustix::time::{ClockId, clock_gettime};
 use serde_json::{Value, json};
 use signal_hook::consts::SIGUSR1;
-use signal_hook::iterator::Signals;
 
 /// What the line starts with; a JSON object follows.
 const MARK: &str = "ringlog counters: ";
@@ -100,21 +99,36 @@ pub fn line(shards: &[Source]) -> String {
     format!("{MARK}{}", json!({ "cpu_s": cpu_s, "shards": shards }))
 }
 
-/// From now on SIGUSR1 writes the line to standard error.
-///
-/// # Errors
-/// The handler or the thread that waits for it cannot be set up.
-pub fn on_signal(shards: Vec<Source>) -> io::Result<()> {
-    let mut signals = Signals::new([SIGUSR1])?;
-    std::thread::Builder::new()
-        .name("counters".into())
-        .spawn(move || {
-            for _ in signals.forever() {
-                // Standard error may be closed; nobody reads the line then.
-                let _ = writeln!(io::stderr().lock(), "{}", line(&shards));
-            }
-        })?;
-    Ok(())
+/// The shards that are counted: none while the process starts.
+#[derive(Debug, Clone, Default)]
+pub struct Board {
+    shards: Arc<OnceLock<Vec<Source>>>,
+}
+
+impl Board {
+    /// The shards are there from now on; once.
+    pub fn fill(&self, shards: Vec<Source>) {
+        // Nobody fills it twice.
+        let _ = self.shards.set(shards);
+    }
+
+    /// The shards, in their order.
+    #[must_use]
+    pub fn shards(&self) -> &[Source] {
+        self.shards.get().map_or(&[], Vec::as_slice)
+    }
+
+    /// From now on SIGUSR1 writes the line to standard error.
+    ///
+    /// # Errors
+    /// The handler or the thread that waits for it cannot be set up.
+    pub fn on_signal(&self) -> io::Result<()> {
+        let board = self.clone();
+        on_signals("counters", &[SIGUSR1], move |_| {
+            // Standard error may be closed; nobody reads the line then.
+            let _ = writeln!(io::stderr().lock(), "{}", line(board.shards()));
+        })
+    }
 }
 
 #[cfg(test)]

@@ -21,17 +21,17 @@ pub struct Inspection {
 ///
 /// # Errors
 /// The first thing that is wrong.
-pub fn inspect(records: Records<'_>) -> Result<Inspection, RecordError> {
+pub fn inspect(mut records: Records<'_>) -> Result<Inspection, RecordError> {
     let mut found = Inspection {
         delta_min: i64::MAX,
         delta_max: i64::MIN,
         keyless: false,
     };
-    for record in records {
+    while let Some(record) = records.skim() {
         let record = record?;
         found.delta_min = found.delta_min.min(record.timestamp_delta);
         found.delta_max = found.delta_max.max(record.timestamp_delta);
-        found.keyless |= record.key.is_none();
+        found.keyless |= !record.has_key;
     }
     Ok(found)
 }

@@ -104,6 +104,26 @@ impl<'a> Records<'a> {
         Ok(index)
     }
 
+    /// As the iterator, for those who want to know only when a record was made and whether it has a key: quicker where
+    /// records have no headers and usual lengths.
+    #[inline]
+    pub(super) fn skim(&mut self) -> Option<Result<Skimmed, RecordError>> {
+        if !self.failed
+            && self.index < self.count
+            && let Some((skimmed, len)) = skim_short(self.rest)
+        {
+            self.rest = &self.rest[len..];
+            self.index += 1;
+            return Some(Ok(skimmed));
+        }
+        self.next().map(|record| {
+            record.map(|record| Skimmed {
+                timestamp_delta: record.timestamp_delta,
+                has_key: record.key.is_some(),
+            })
+        })
+    }
+
     #[inline]
     fn read(&mut self) -> Result<Record<'a>, RecordError> {
         let index = self.index;
@@ -145,6 +165,53 @@ impl<'a> Records<'a> {
             headers,
         })
     }
+}
+
+/// What [`Records::skim`] tells of a record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Skimmed {
+    pub(super) timestamp_delta: i64,
+    pub(super) has_key: bool,
+}
+
+/// Reads a good record without headers whose lengths and deltas take at most two bytes each, and its length with its
+/// own length field; `None` for every other.
+#[inline]
+fn skim_short(bytes: &[u8]) -> Option<(Skimmed, usize)> {
+    let (length, start) = short_varint(bytes, 0)?;
+    let end = start.checked_add(usize::try_from(length).ok()?)?;
+    let record = bytes.get(..end)?;
+    // The attributes take one byte.
+    let (timestamp_delta, at) = short_varint(record, start + 1)?;
+    let (_, at) = short_varint(record, at)?;
+    let (key_len, at) = short_varint(record, at)?;
+    let (value_len, at) = short_varint(record, at + key_len.max(0) as usize)?;
+    let at = at + value_len.max(0) as usize;
+    // No headers, and the end.
+    if at + 1 != end || record[at] != 0 {
+        return None;
+    }
+    let skimmed = Skimmed {
+        timestamp_delta: i64::from(timestamp_delta),
+        has_key: key_len >= 0,
+    };
+    Some((skimmed, end))
+}
+
+/// A varint of one or two bytes at `at`, and where it ends.
+#[inline]
+fn short_varint(bytes: &[u8], at: usize) -> Option<(i32, usize)> {
+    let first = *bytes.get(at)?;
+    let (raw, end) = if first < 0x80 {
+        (u32::from(first), at + 1)
+    } else {
+        let second = *bytes.get(at + 1)?;
+        if second >= 0x80 {
+            return None;
+        }
+        (u32::from(first & 0x7f) | u32::from(second) << 7, at + 2)
+    };
+    Some(((raw >> 1) as i32 ^ -((raw & 1) as i32), end))
 }
 
 impl<'a> Iterator for Records<'a> {
@@ -360,6 +427,24 @@ mod tests {
         }
         assert!(seen <= most);
         seen
+    }
+
+    proptest! {
+        #[test]
+        fn skimming_sees_what_reading_sees(bytes in proptest::collection::vec(0u8..40, 0..60), count in 0i32..6) {
+            let mut skimmed = Records::new(&bytes, count);
+            let mut read = Records::new(&bytes, count);
+            loop {
+                let (quick, slow) = (skimmed.skim(), read.next());
+                let slow = slow.map(|r| r.map(|r| Skimmed {
+                    timestamp_delta: r.timestamp_delta,
+                    has_key: r.key.is_some(),
+                }));
+                prop_assert_eq!(&quick, &slow);
+                prop_assert_eq!(skimmed.remaining_bytes(), read.remaining_bytes());
+                if quick.is_none() { break; }
+            }
+        }
     }
 
     proptest! {

@@ -14,6 +14,7 @@
 //! | `lanes` | journal commits and reads on the shard's ring |
 //! | `background`, `slow`, `zero` | everything else on the disk, on helper threads |
 //! | `files` | the blocking disk recovery runs on |
+//! | `shutdown`, `signals` | signals, kept away from every thread but one |
 //! | `preflight` | can this host and directory be used at all, and if not, why and what mends it |
 #![allow(unsafe_code)]
 
@@ -33,6 +34,7 @@ mod root;
 mod send;
 mod sendfile;
 mod shutdown;
+mod signals;
 mod slow;
 mod stats;
 mod table;
@@ -49,6 +51,7 @@ pub use error::{RingError, exit_status};
 pub use files::RealDisk;
 pub use preflight::{Preflight, PreflightError, PreflightOptions, preflight};
 pub use shutdown::Shutdown;
+pub use signals::on_signals;
 pub use stats::{RingStats, RingStatsSnapshot};
 pub use waker::ShardWaker;
 

@@ -5,9 +5,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use signal_hook::consts::{SIGINT, SIGTERM};
-use signal_hook::iterator::Signals;
 
 use crate::shard::Wake;
+
+use super::signals::on_signals;
 
 #[derive(Default)]
 struct State {
@@ -53,19 +54,13 @@ impl Shutdown {
     /// # Errors
     /// The handlers or the thread that waits for them cannot be set up.
     pub fn on_signals(&self) -> io::Result<()> {
-        let mut signals = Signals::new([SIGTERM, SIGINT])?;
         let shutdown = self.clone();
-        std::thread::Builder::new()
-            .name("signals".into())
-            .spawn(move || {
-                for signal in signals.forever() {
-                    if shutdown.is_requested() {
-                        let _ = signal_hook::low_level::emulate_default_handler(signal);
-                    }
-                    shutdown.request();
-                }
-            })?;
-        Ok(())
+        on_signals("signals", &[SIGTERM, SIGINT], move |signal| {
+            if shutdown.is_requested() {
+                let _ = signal_hook::low_level::emulate_default_handler(signal);
+            }
+            shutdown.request();
+        })
     }
 
     fn wakers(&self) -> std::sync::MutexGuard<'_, Vec<Arc<dyn Wake>>> {

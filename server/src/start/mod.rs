@@ -22,9 +22,10 @@ use crate::catalog::store::Store;
 use crate::catalog::{Catalog, Snapshot};
 use crate::config::Config;
 use crate::control::{Command, Control, Controller, run as run_control};
-use crate::counters;
+use crate::counters::{self, Board};
 
 use driver::{Driver, Place};
+use listen::Ports;
 
 pub use args::{Args, DriverChoice, DurabilityChoice, ReadPath};
 pub use error::StartError;
@@ -47,6 +48,10 @@ const READS_IN_FLIGHT: usize = 64;
 pub fn run(args: &Args) -> Result<(), StartError> {
     error::log_to_stderr();
     let started = Instant::now();
+    let board = Board::default();
+    board
+        .on_signal()
+        .map_err(|e| StartError::host("signal handlers cannot be set up", &e))?;
     let mut config = args.config()?;
     let shards = args.shards()?;
     args.refuse_what_is_missing()?;
@@ -67,6 +72,8 @@ pub fn run(args: &Args) -> Result<(), StartError> {
         );
         return Ok(());
     }
+    // A port that is taken is no reason to recover first; clients may connect when everything is there.
+    let ports = Ports::bind(args, shards)?;
     let store = Store::open(&args.data.join("catalog"), &hex(random()))
         .map_err(|e| StartError::catalog(&args.data, e))?;
     let snapshot = store
@@ -77,7 +84,7 @@ pub fn run(args: &Args) -> Result<(), StartError> {
     let recovering = Instant::now();
     let recovered = recover_all(args, &snapshot, &core)?;
     let recovery_ms = recovering.elapsed().as_millis();
-    let (listeners, port) = listen::listen(args, shards)?;
+    let (listeners, port) = ports.listen(args)?;
     config.port = port;
     let line = format!(
         "ringlog ready: {}:{port} ({shards} shard{}, data {}, {} driver, durability {}, {} topics with {} partitions, \
@@ -106,6 +113,7 @@ pub fn run(args: &Args) -> Result<(), StartError> {
         core,
         recovered,
         listeners,
+        board,
     };
     match args.driver {
         DriverChoice::Ring => serve::<driver::Ring>(args, parts, &line),
@@ -125,6 +133,7 @@ struct Parts {
     core: CoreConfig,
     recovered: Recovered,
     listeners: Vec<std::net::TcpListener>,
+    board: Board,
 }
 
 fn serve<D: Driver>(args: &Args, mut parts: Parts, ready: &str) -> Result<(), StartError> {
@@ -156,8 +165,7 @@ fn serve<D: Driver>(args: &Args, mut parts: Parts, ready: &str) -> Result<(), St
         .iter()
         .map(|input| (Arc::default(), Some(D::stats(input))))
         .collect();
-    counters::on_signal(counted.clone())
-        .map_err(|e| StartError::host("signal handlers cannot be set up", &e))?;
+    parts.board.fill(counted.clone());
     let cpus = listen::cpus(parts.shards);
     let mut threads = Vec::new();
     for ((shard, inputs), (counters, _)) in (0..parts.shards).zip(inputs).zip(counted) {

@@ -4,6 +4,11 @@
 mod deletion;
 mod process;
 
+use std::process::Stdio;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
 use bytes::Bytes;
 use kafka_wire::create_topics_request::CreatableTopic;
 use kafka_wire::fetch_request::{FetchPartition, FetchTopic};
@@ -12,6 +17,7 @@ use kafka_wire::{CreateTopicsRequest, FetchRequest, ProduceRequest};
 use process::{Client, Server, command, file, new_dir, refused};
 use ringlog_engine::batch::{BatchBuilder, NewRecord, body};
 use ringlog_server::message;
+use rustix::process::{Pid, Signal, kill_process};
 
 /// Older records would fall to retention.
 fn now_ms() -> i64 {
@@ -186,6 +192,71 @@ fn a_port_that_is_taken_is_named() {
     let (status, line) = refused(command(dirs.1.path()).args(["--port", &port]));
     assert_eq!(status, 7, "{line}");
     assert!(line.contains(&port) && line.contains("--port"), "{line}");
+    // Told before anything is read: this directory could not be used either.
+    file(&dirs.1, "catalog", "not a catalog");
+    let (status, line) = refused(command(dirs.1.path()).args(["--port", &port]));
+    assert_eq!(status, 7, "{line}");
+}
+
+/// Names of a process's threads that a signal can reach.
+fn reachable(pid: u32, signal: Signal) -> Vec<String> {
+    let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).expect("runs");
+    let reached = |task: std::io::Result<std::fs::DirEntry>| {
+        let status = task.expect("a task").path().join("status");
+        let status = std::fs::read_to_string(status).unwrap_or_default();
+        let field = |name: &str| {
+            let value = status.lines().find_map(|l| l.strip_prefix(name));
+            value.unwrap_or_default().trim().to_owned()
+        };
+        let mask = u64::from_str_radix(&field("SigBlk:"), 16).expect("hex");
+        (mask & 1 << (signal.as_raw() - 1) == 0).then(|| field("Name:"))
+    };
+    tasks.filter_map(reached).collect()
+}
+
+#[test]
+fn signals_disturb_nobody() {
+    let dir = new_dir();
+    for driver in ["ring", "glommio"] {
+        let server = Server::start(
+            command(&dir.path().join(driver))
+                .args(["--driver", driver])
+                .stderr(Stdio::piped()),
+        );
+        for signal in [Signal::USR1, Signal::TERM, Signal::INT] {
+            let threads = reachable(server.pid(), signal);
+            assert_eq!(threads.len(), 1, "{driver} {signal:?}: {threads:?}");
+        }
+        let pid = server.pid();
+        let stop = Arc::new(AtomicBool::new(false));
+        let stormed = stop.clone();
+        let storm = std::thread::spawn(move || {
+            let pid = Pid::from_raw(pid as i32).expect("a process");
+            while !stormed.load(Ordering::Relaxed) {
+                kill_process(pid, Signal::USR1).expect("runs");
+                std::thread::sleep(Duration::from_micros(300));
+            }
+        });
+        let lines = server.read_stderr();
+        let mut client = server.connect();
+        create(&mut client, "t");
+        for number in 0..300 {
+            assert_eq!(produce(&mut client, "t", "value"), number);
+        }
+        assert_eq!(consume(&mut client, "t", 300).len(), 300);
+        stop.store(true, Ordering::Relaxed);
+        storm.join().expect("no panic");
+        assert_eq!(server.stop(), 0);
+        let lines = lines.join().expect("no panic");
+        assert!(
+            lines.iter().any(|l| l.contains("\"shards\":[{")),
+            "{driver}"
+        );
+        assert!(
+            lines.iter().all(|l| l.starts_with("ringlog counters: ")),
+            "{lines:?}"
+        );
+    }
 }
 
 #[test]

@@ -1,9 +1,11 @@
 //! The server as a process, and a client on a socket.
 
+use std::cell::Cell;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Child, ChildStderr, Command, Output, Stdio};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -50,6 +52,7 @@ pub fn refused(command: &mut Command) -> (i32, String) {
 /// A running server; killed when dropped.
 pub struct Server {
     child: Child,
+    stderr: Cell<Option<ChildStderr>>,
     pub port: u16,
     pub ready: String,
 }
@@ -68,6 +71,7 @@ impl Server {
         let (_, rest) = place.split_once(':').expect("host:port");
         let digits = rest.split(' ').next().expect("a port");
         Self {
+            stderr: Cell::new(child.stderr.take()),
             port: digits.parse().expect("a port"),
             child,
             ready,
@@ -90,6 +94,16 @@ impl Server {
         rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("runs");
         let status = self.child.wait().expect("ends");
         status.code().expect("no signal")
+    }
+
+    /// Collects the lines of standard error, which must have been piped, until the process ends.
+    pub fn read_stderr(&self) -> JoinHandle<Vec<String>> {
+        let mut stderr = self.stderr.take().expect("piped");
+        std::thread::spawn(move || {
+            let mut text = String::new();
+            stderr.read_to_string(&mut text).expect("text");
+            text.lines().map(str::to_owned).collect()
+        })
     }
 
     pub fn connect(&self) -> Client {
