@@ -183,6 +183,7 @@ pub fn recover(
     for journal in &journals {
         replayed_bytes += replay.shard(journal, &mut states)?;
     }
+    refuse_short(&states)?;
     replay.sync()?;
     drop(journals);
     let mut partitions: Vec<_> = states.into_values().map(|(state, _)| state).collect();
@@ -255,6 +256,26 @@ fn states(
         )
     };
     catalog.iter().map(state).collect()
+}
+
+/// A checkpoint knows producers up to an offset that was durable. A log that ends before it has lost batches, and
+/// sent again they would be taken for duplicates.
+fn refuse_short(
+    states: &HashMap<PartitionKey, (PartitionState, i64)>,
+) -> Result<(), RecoveryError> {
+    for (key, (state, known)) in states {
+        let end = state.log.next_offset().unwrap_or(state.log_start);
+        if end < *known {
+            return Err(RecoveryError::Damaged(format!(
+                "{}-{}: the checkpoint knows of offset {}, and the journal ends at {end}: a frame that had been \
+                 acknowledged is damaged; restore the data directory from a backup",
+                state.meta.topic_name,
+                key.partition,
+                known - 1
+            )));
+        }
+    }
+    Ok(())
 }
 
 /// After the switch to the new run: directories for its shards, and nothing of deleted topics or other layouts.
