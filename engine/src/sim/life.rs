@@ -7,7 +7,7 @@ use super::model::PartitionModel;
 use super::plan::{End, Life};
 use super::world::{Actor, PATIENCE_NS, Shard, Stopped, World};
 use crate::core::{Core, Durability};
-use crate::disk::{DiskError, EntryKind};
+use crate::disk::DiskError;
 use crate::id::{FrameSeq, Part};
 use crate::recovery::{
     PartitionMeta, PartitionState, Recovered, RecoveryError, RecoveryOptions, recover,
@@ -43,47 +43,6 @@ impl World {
         self.serve(life.steps);
         self.end(life.end);
         true
-    }
-
-    /// Flips a bit in a journal, a shard's checkpoint or the merged checkpoint of a stopped process, often in a
-    /// header.
-    pub(super) fn flip_bit(&mut self) {
-        let mut files = Vec::new();
-        let kind = self.rng.below(3);
-        for shard in 0..4 {
-            let dir = match kind {
-                0 => String::new(),
-                1 => format!("shard-{shard}/"),
-                _ => format!("shard-{shard}/journal/"),
-            };
-            let names = self.disk.tree.list(&dir).unwrap_or_default();
-            let is_file = |(_, kind): &(String, EntryKind)| *kind == EntryKind::File;
-            for (name, _) in names.into_iter().filter(is_file) {
-                let path = format!("{dir}{name}");
-                let bytes = self.disk.contents(&path).unwrap_or_default();
-                let used = (0..bytes.len()).filter(|&at| bytes[at] != 0);
-                let used: Vec<usize> = used.collect();
-                if !used.is_empty() {
-                    files.push((path, used));
-                }
-            }
-        }
-        if files.is_empty() {
-            return;
-        }
-        let (path, used) = &files[self.rng.index(files.len())];
-        let header = used.partition_point(|&at| at < 64).max(1);
-        let among = if self.rng.percent(30) {
-            header
-        } else {
-            used.len()
-        };
-        let at = used[self.rng.index(among)] as u64;
-        let bit = self.rng.below(8) as u8;
-        self.trace.note("flip", [at, u64::from(bit), 0], || {
-            format!("{path} byte {at}")
-        });
-        self.flipped = self.disk.flip_bit(path, at, bit).is_ok();
     }
 
     // --- recovery ---
@@ -190,6 +149,7 @@ impl World {
         (self.stopped, self.disturbed) = (Stopped::Crash, false);
         self.failures_at_start = self.disk.failed_changes;
         self.full_since_start = self.disk.faults.capacity_bytes.is_some();
+        self.vouched.clear();
         self.begin_clients();
     }
 
@@ -244,7 +204,9 @@ impl World {
             };
             let new = || PartitionModel::new(key, meta.config.clone(), shard, Part(0));
             let model = self.models.entry(key).or_insert_with(new);
-            let (last_kept, first_lost) = model.restarted(offsets.log_end);
+            // Without damage, whatever was durable counts.
+            let vouched = self.vouched.get(&model.shard).copied();
+            let (last_kept, first_lost) = model.restarted(offsets.log_end, vouched);
             if let Some(frame) = last_kept {
                 let newest = kept.entry(model.shard).or_default();
                 *newest = frame.max(*newest);
@@ -358,7 +320,7 @@ impl World {
         } else {
             self.disk.kill();
         }
-        if self.stopped == Stopped::Clean {
+        if self.stopped == Stopped::Clean && !self.flipped {
             self.check_segments();
         }
     }

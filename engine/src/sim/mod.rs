@@ -9,6 +9,7 @@ mod admin;
 mod blocking;
 mod check;
 mod consumer;
+mod damage;
 mod disk;
 mod file;
 mod history;

@@ -254,11 +254,20 @@ impl PartitionModel {
     }
 
     /// A restart found the log ending at `log_end`: no less than what was durable, no more than what was accepted,
-    /// and no part of a batch. Returns the newest frame that was kept and the oldest that was lost.
-    pub(super) fn restarted(&mut self, log_end: i64) -> (Option<FrameSeq>, Option<FrameSeq>) {
+    /// and no part of a batch. Damage may take what lies behind frame `vouched`. Returns the newest frame that was
+    /// kept and the oldest that was lost.
+    pub(super) fn restarted(
+        &mut self,
+        log_end: i64,
+        vouched: Option<FrameSeq>,
+    ) -> (Option<FrameSeq>, Option<FrameSeq>) {
         let kept = self.entries.partition_point(|e| e.end() <= log_end);
+        let durable = &self.entries[..self.durable];
+        let promised = vouched.map_or(self.durable, |vouched| {
+            durable.partition_point(|e| e.frame <= vouched)
+        });
         assert!(
-            kept >= self.durable,
+            kept >= promised,
             "invariant: {:?} lost durable data: ends at {log_end}, {} was durable",
             self.key,
             self.durable_end()
@@ -276,6 +285,7 @@ impl PartitionModel {
         self.entries.truncate(kept);
         self.entries.iter_mut().for_each(|e| e.frame = FrameSeq(0));
         self.durable = kept;
+        self.high_watermark = self.high_watermark.min(end);
         self.producers.clear();
         for index in 0..kept {
             self.remember(index);

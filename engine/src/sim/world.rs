@@ -97,6 +97,8 @@ pub(super) struct World {
     pub(super) disturbed: bool,
     /// A bit was flipped on the device: recovery may find it.
     pub(super) flipped: bool,
+    /// For each shard, the newest frame that damage must not take unnoticed.
+    pub(super) vouched: BTreeMap<u32, FrameSeq>,
     /// Calls of the last whole recovery: where the next one may crash.
     pub(super) recovery_calls: u64,
     pub(super) summary: Summary,
@@ -145,6 +147,7 @@ impl World {
             disturbed: false,
             auditing: false,
             flipped: false,
+            vouched: BTreeMap::new(),
             recovery_calls: 30,
             summary: Summary::default(),
             agenda: BTreeMap::new(),
