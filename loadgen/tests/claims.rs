@@ -138,3 +138,21 @@ fn an_interrupted_run_clears_up_and_goes_on_later() {
     assert!(lines(out.path()) >= measured);
     assert!(out.path().join("report.html").exists());
 }
+
+#[test]
+fn what_the_host_lacks_is_named_and_the_rest_is_reported() {
+    let (disk, out) = (folder(), folder());
+    let arguments = ["--tiny", "--only", "C15", "--server", "/no/such/server"];
+    let output = claims(&arguments, disk.path(), out.path())
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", text(&output));
+    let json = fs::read_to_string(out.path().join("results.json")).unwrap();
+    let results: Value = serde_json::from_str(&json).unwrap();
+    let claims = results["claims"].as_array().unwrap();
+    let claim = claims.iter().find(|claim| claim["id"] == "C15").unwrap();
+    assert_eq!(claim["conclusion"]["verdict"], "cannot_be_measured");
+    let why = claim["conclusion"]["why"].as_str().unwrap();
+    assert!(why.contains("/no/such/server"), "{why}");
+    assert_eq!(entries(disk.path()), 0, "something was left on the disk");
+}

@@ -39,34 +39,9 @@ impl Broker {
     /// # Errors
     /// [`PointError::Unavailable`] without a binary, and with the server's own reason when it refuses.
     pub fn start(lab: &Lab, name: &str, arguments: &str) -> Result<Self, PointError> {
-        let binary = lab.server.as_ref().ok_or_else(|| {
-            let reason =
-                "ringlog-server is not beside ringlog-load: build it, or name it with --server";
-            PointError::Unavailable(reason.into())
-        })?;
         let folder = lab.scratch.path().join(name);
         fs::create_dir_all(&folder).map_err(failed)?;
-        let log = File::create(folder.join("log")).map_err(failed)?;
-        let mut command = Command::new(binary);
-        command
-            .arg("--data")
-            .arg(folder.join("data"))
-            .args(["--port", "0", "--shards", "1", "--journal-bytes"])
-            .arg(JOURNAL_BYTES.to_string())
-            .args(arguments.split_whitespace())
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(log);
-        // A child runs where the thread runs that starts it.
-        let cores = lab.cores.server.clone();
-        let child = std::thread::spawn(move || {
-            run::pin(&cores)?;
-            command.spawn()
-        });
-        let child = child
-            .join()
-            .map_err(|_| PointError::Failed("the server could not be started".into()))?
-            .map_err(|error| PointError::Failed(format!("{}: {error}", binary.display())))?;
+        let child = spawn(lab, &folder, arguments)?;
         let mut broker = Self {
             child,
             bootstrap: String::new(),
@@ -75,6 +50,28 @@ impl Broker {
         };
         broker.bootstrap = broker.ready(lab)?;
         Ok(broker)
+    }
+
+    /// Kills it as a crash would, without warning.
+    pub fn kill(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+
+    /// Starts it again on the same data, after [`Broker::kill`].
+    ///
+    /// # Errors
+    /// [`PointError`].
+    pub fn restart(&mut self, lab: &Lab, arguments: &str) -> Result<(), PointError> {
+        self.child = spawn(lab, &self.folder, arguments)?;
+        self.bootstrap = self.ready(lab)?;
+        Ok(())
+    }
+
+    /// Where it listens.
+    #[must_use]
+    pub fn bootstrap(&self) -> &str {
+        &self.bootstrap
     }
 
     /// Waits for the line that says where it listens.
@@ -125,6 +122,39 @@ impl Broker {
     /// # Errors
     /// [`PointError::Failed`]: a wrong line, a run that broke off, an error in any request.
     pub fn load(&self, line: &str) -> Result<RunResult, PointError> {
+        self.load_into(line, None)
+    }
+
+    /// The same, and latencies go to a file.
+    ///
+    /// # Errors
+    /// As [`Broker::load`].
+    pub fn load_into(&self, line: &str, histogram: Option<&Path>) -> Result<RunResult, PointError> {
+        let result = self.carry_out(line, histogram)?;
+        if result.error_count() > 0 {
+            let roles = [&result.produce, &result.consume];
+            let names: Vec<&String> = roles
+                .into_iter()
+                .flatten()
+                .flat_map(|role| role.total.errors.keys())
+                .collect();
+            let count = result.error_count();
+            return Err(PointError::Failed(format!(
+                "{line}: {count} errors {names:?}"
+            )));
+        }
+        Ok(result)
+    }
+
+    /// The same, and errors are no reason to fail.
+    ///
+    /// # Errors
+    /// [`PointError::Failed`]: a wrong line, a run that broke off.
+    pub fn load_until_killed(&self, line: &str) -> Result<RunResult, PointError> {
+        self.carry_out(line, None)
+    }
+
+    fn carry_out(&self, line: &str, histogram: Option<&Path>) -> Result<RunResult, PointError> {
         let (bootstrap, pid) = (&self.bootstrap, self.pid());
         let words =
             format!("ringlog-load {line} --json --bootstrap {bootstrap} --server-pid {pid}");
@@ -140,21 +170,8 @@ impl Broker {
             return Err(PointError::Failed(format!("{line}: not a run")));
         };
         request.options.cpus.clone_from(&self.cpus);
-        let result = run::run(&request.options)
-            .map_err(|error| PointError::Failed(format!("{line}: {error}")))?;
-        if result.error_count() > 0 {
-            let roles = [&result.produce, &result.consume];
-            let names: Vec<&String> = roles
-                .into_iter()
-                .flatten()
-                .flat_map(|role| role.total.errors.keys())
-                .collect();
-            return Err(PointError::Failed(format!(
-                "{line}: {} errors {names:?}",
-                result.error_count()
-            )));
-        }
-        Ok(result)
+        request.options.hist_out = histogram.map(Path::to_owned);
+        run::run(&request.options).map_err(|error| PointError::Failed(format!("{line}: {error}")))
     }
 
     /// Takes its segment files out of the page cache, or brings them in; looks whether it worked.
@@ -186,6 +203,37 @@ impl Broker {
             .filter_map(|path| Some(fs::metadata(path).ok()?.len()))
             .sum()
     }
+}
+
+/// Starts the server's process in `folder`.
+fn spawn(lab: &Lab, folder: &Path, arguments: &str) -> Result<Child, PointError> {
+    let binary = lab.server.as_ref().ok_or_else(|| {
+        let reason =
+            "ringlog-server is not beside ringlog-load: build it, or name it with --server";
+        PointError::Unavailable(reason.into())
+    })?;
+    let log = File::create(folder.join("log")).map_err(failed)?;
+    let mut command = Command::new(binary);
+    command
+        .arg("--data")
+        .arg(folder.join("data"))
+        .args(["--port", "0", "--shards", "1", "--journal-bytes"])
+        .arg(JOURNAL_BYTES.to_string())
+        .args(arguments.split_whitespace())
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(log);
+    // A child runs where the thread runs that starts it.
+    let cores = lab.cores.server.clone();
+    let child = std::thread::spawn(move || {
+        run::pin(&cores)?;
+        command.spawn()
+    });
+    let child = child
+        .join()
+        .map_err(|_| PointError::Failed("the server could not be started".into()))?
+        .map_err(|error| PointError::Failed(format!("{}: {error}", binary.display())))?;
+    Ok(child)
 }
 
 /// The segment files below `topics`.

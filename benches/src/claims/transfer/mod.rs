@@ -206,6 +206,7 @@ mod tests {
         let slices = Slices::prepare(&scratch, 4 << 20).unwrap();
         for path in [
             Path::ReadSend,
+            Path::InspectSend,
             Path::MmapSend,
             Path::MappedSend,
             Path::Sendfile,

@@ -65,9 +65,9 @@ fn rank(cache: Cache, sync: bool, block: u64, depth: usize) -> u32 {
     let outer = [1, 16].contains(&depth);
     match (cache, corner) {
         (Cache::Direct, true) if !sync || block == 4096 => 0,
-        (_, true) => 1,
-        (Cache::Direct, _) if outer && block == 64 << 10 => 2,
-        (Cache::Direct, _) if outer => 3,
+        (Cache::Direct, _) if outer && [64 << 10, 1 << 20].contains(&block) => 1,
+        (Cache::Direct, _) if outer => 2,
+        (Cache::Buffered, true) => 3,
         (Cache::Direct, _) => 4,
         (Cache::Buffered, _) if outer => 5,
         (Cache::Buffered, _) => 6,
@@ -121,7 +121,7 @@ impl Claim for C1 {
     }
 
     fn budget_s(&self, scale: Scale) -> f64 {
-        scale.pick(4.0, 55.0, 600.0)
+        scale.pick(4.0, 65.0, 600.0)
     }
 
     fn rig<'a>(&self, lab: &'a Lab, _points: &[Point]) -> Result<Box<dyn Rig + 'a>, PointError> {

@@ -55,7 +55,7 @@ impl Claim for C17 {
     }
 
     fn rig<'a>(&self, lab: &'a Lab, _points: &[Point]) -> Result<Box<dyn Rig + 'a>, PointError> {
-        Ok(Box::new(WholeRig::new(lab)?))
+        Ok(Box::new(WholeRig::new(lab, self.id())?))
     }
 
     fn judge(&self, measurements: &[Measurement]) -> Conclusion {

@@ -139,13 +139,16 @@ fn judge(measurements: &[Measurement]) -> Conclusion {
         .figures
         .get("cpu_s_per_gb")
         .map_or(f64::NAN, |e| e.median);
+    let median = |finding: &Finding| {
+        finding
+            .ratio
+            .map_or_else(|| "–".into(), |ratio| number(ratio.median))
+    };
     let why = format!(
-        "sendfile halves the calls and saves {} of the processor of read + send when the file is hot; it still takes {} CPU s \
-         a GB (TCP itself), so zero copy is not zero work",
-        findings[1].ratio.map_or_else(
-            || "–".into(),
-            |r| format!("{:.0} %", (1.0 - 1.0 / r.median) * 100.0)
-        ),
+        "hot, in calls of 64 KiB, read + send makes {} times the system calls of sendfile and takes {} times its processor time; \
+         sendfile still takes {} CPU s a GB (TCP itself), so zero copy is not zero work",
+        median(&findings[0]),
+        median(&findings[1]),
         number(left)
     );
     let mut notes = notes(measurements);

@@ -68,7 +68,7 @@ impl Claim for C9 {
     fn rig<'a>(&self, lab: &'a Lab, _points: &[Point]) -> Result<Box<dyn Rig + 'a>, PointError> {
         Ok(Box::new(StoreRig {
             lab,
-            whole: WholeRig::new(lab),
+            whole: WholeRig::new(lab, self.id()),
             window: Duration::from_secs_f64(lab.scale.pick(0.05, 0.7, 2.0)),
         }))
     }

@@ -2,10 +2,12 @@
 
 mod c1;
 mod c10;
+mod c12;
 mod c14;
 mod c15;
 mod c16;
 mod c17;
+mod c18;
 mod c2;
 mod c3;
 mod c4;
@@ -35,10 +37,12 @@ pub fn all() -> Vec<Box<dyn Claim>> {
         Box::new(c8::C8),
         Box::new(c9::C9),
         Box::new(c10::C10),
+        Box::new(c12::C12),
         Box::new(c14::C14),
         Box::new(c15::C15),
         Box::new(c16::C16),
         Box::new(c17::C17),
+        Box::new(c18::C18),
     ]
 }
 
@@ -122,7 +126,7 @@ const UNBUILT: [(&str, &str, &str); 19] = [
     ),
     (
         "C18",
-        "a broker that must look into messages cannot use sendfile",
+        "a broker that must look into messages cannot use sendfile, and pays for it",
         NOT_BUILT,
     ),
     ("C19", "acks=1 means that the leader has flushed", NOT_BUILT),

@@ -1,6 +1,7 @@
 //! What the claims about a whole server share: points that are a server and a line of `ringlog-load`, and their rig.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 
 use ringlog_benches::claims::Figures;
 use serde::{Deserialize, Serialize};
@@ -88,13 +89,15 @@ pub(super) fn store(mib: u64, partitions: u32) -> String {
 /// Starts each server when it is first needed and keeps it to the end of the claim.
 pub(super) struct WholeRig<'a> {
     lab: &'a Lab,
+    /// For the names of histograms.
+    claim: &'static str,
     servers: BTreeMap<String, Result<Broker, String>>,
     stored: BTreeMap<(String, String), String>,
     topics: u32,
 }
 
 impl<'a> WholeRig<'a> {
-    pub(super) fn new(lab: &'a Lab) -> Result<Self, PointError> {
+    pub(super) fn new(lab: &'a Lab, claim: &'static str) -> Result<Self, PointError> {
         if lab.server.is_none() {
             let reason =
                 "ringlog-server is not beside ringlog-load: build it, or name it with --server";
@@ -102,6 +105,7 @@ impl<'a> WholeRig<'a> {
         }
         Ok(Self {
             lab,
+            claim,
             servers: BTreeMap::new(),
             stored: BTreeMap::new(),
             topics: 0,
@@ -135,6 +139,27 @@ impl<'a> WholeRig<'a> {
         Ok(topic)
     }
 
+    /// Where a repetition's latencies go, as an interval log of HdrHistogram.
+    fn histogram(&self, whole: &Whole, repetition: u32) -> Result<PathBuf, PointError> {
+        let folder = self.lab.out.join("histograms");
+        std::fs::create_dir_all(&folder)
+            .map_err(|error| PointError::Failed(format!("{}: {error}", folder.display())))?;
+        let side: String = whole
+            .side
+            .chars()
+            .map(|c| if c.is_ascii_alphanumeric() { c } else { '-' })
+            .collect();
+        let hot = match whole.hot {
+            Some(true) => "-hot",
+            Some(false) => "-cold",
+            None => "",
+        };
+        Ok(folder.join(format!(
+            "{}-{side}-{}{hot}-{repetition}.hlog",
+            self.claim, whole.x
+        )))
+    }
+
     /// The files with log lines as arguments, if the point wants any.
     fn logs(&self, whole: &Whole) -> Result<String, PointError> {
         if whole.load.contains("{logs}") && self.lab.logs.is_empty() {
@@ -159,7 +184,7 @@ impl<'a> WholeRig<'a> {
 }
 
 impl Rig for WholeRig<'_> {
-    fn measure(&mut self, point: &Point, _repetition: u32) -> Result<Figures, PointError> {
+    fn measure(&mut self, point: &Point, repetition: u32) -> Result<Figures, PointError> {
         let whole: Whole = point.typed()?;
         self.server(&whole.server)?;
         let topic = format!("claims-{}", self.topics);
@@ -183,10 +208,11 @@ impl Rig for WholeRig<'_> {
                     &format!("--warmup {warmup_s} --duration {window_s}"),
                 )
         };
+        let histogram = self.histogram(&whole, repetition)?;
         let (load, beside) = (line(&whole.load), line(&whole.beside));
         let result = std::thread::scope(|scope| {
             let other = (!beside.is_empty()).then(|| scope.spawn(|| broker.load(&beside)));
-            let result = broker.load(&load);
+            let result = broker.load_into(&load, Some(&histogram));
             match other.map(std::thread::ScopedJoinHandle::join) {
                 Some(Ok(Err(error))) => Err(error),
                 Some(Err(_)) => Err(PointError::Failed("the load beside broke off".into())),

@@ -1,0 +1,181 @@
+//! C18: what a broker gives up that must look into messages, so that sendfile is no way for it.
+
+use ringlog_benches::claims::transfer::{Medium, Path, Serving};
+
+use super::serving::{ServingRig, notes, point, served};
+use super::whole::{conclude, times};
+use crate::claims::PointError;
+use crate::claims::claim::{Claim, Needs, Rig, Scale};
+use crate::claims::lab::Lab;
+use crate::claims::outcome::{Axis, Conclusion, Finding, Mark, Plot, Series};
+use crate::claims::plan::Point;
+use crate::claims::record::Measurement;
+use crate::claims::verdict::Expect;
+
+const SLICE: u64 = 4 << 20;
+const CHUNK: u64 = 256 << 10;
+const SIDES: [(Path, &str); 3] = [
+    (Path::Sendfile, "sendfile"),
+    (Path::ReadSend, "read + send"),
+    (Path::InspectSend, "read + look at every byte + send"),
+];
+
+pub(super) struct C18;
+
+fn file_bytes(scale: Scale) -> u64 {
+    scale.pick(8 << 20, 512 << 20, 2 << 30)
+}
+
+impl Claim for C18 {
+    fn id(&self) -> &'static str {
+        "C18"
+    }
+
+    fn sentence(&self) -> &'static str {
+        "a broker that must look into messages (dead letters, filters) cannot use sendfile, and pays for it"
+    }
+
+    fn points(&self, scale: Scale) -> Vec<Point> {
+        let all = [true, false]
+            .into_iter()
+            .flat_map(|hot| SIDES.map(|(path, _)| (hot, path)));
+        all.map(|(hot, path)| {
+            let serving = Serving {
+                medium: Medium::Loopback,
+                hot,
+                slice: SLICE,
+                chunk: CHUNK,
+                from: 0,
+                path,
+            };
+            point(&serving, 0, scale)
+        })
+        .collect()
+    }
+
+    fn needs(&self, scale: Scale) -> Needs {
+        Needs {
+            bytes: file_bytes(scale),
+            setup_s: scale.pick(0.1, 1.0, 3.0),
+        }
+    }
+
+    fn budget_s(&self, scale: Scale) -> f64 {
+        scale.pick(2.0, 15.0, 120.0)
+    }
+
+    fn rig<'a>(&self, lab: &'a Lab, _points: &[Point]) -> Result<Box<dyn Rig + 'a>, PointError> {
+        Ok(Box::new(ServingRig::new(lab, file_bytes(lab.scale))?))
+    }
+
+    fn judge(&self, measurements: &[Measurement]) -> Conclusion {
+        judge(measurements)
+    }
+}
+
+fn judge(measurements: &[Measurement]) -> Conclusion {
+    let mut findings = Vec::new();
+    for (hot, state) in [(true, "hot"), (false, "cold")] {
+        for (figure, unit, question) in [
+            (
+                "cpu_s_per_gb",
+                "CPU s/GB",
+                "does looking at every byte cost the processor more than sendfile",
+            ),
+            (
+                "mb_per_s",
+                "MB/s",
+                "is sendfile faster than looking at every byte",
+            ),
+        ] {
+            let of = |path| served(measurements, path, SLICE, CHUNK, hot);
+            if let (Some(send), Some(look)) = (of(Path::Sendfile), of(Path::InspectSend)) {
+                let sides = [("sendfile", send), ("read + look + send", look)];
+                let [above, below] = if figure == "mb_per_s" {
+                    sides
+                } else {
+                    [sides[1], sides[0]]
+                };
+                findings.push(Finding::compare(
+                    format!("{question}, {state}?"),
+                    above,
+                    below,
+                    (figure, unit),
+                    Expect::More,
+                ));
+            }
+        }
+    }
+    let why = format!(
+        "bytes that are looked at must come into the program, so sendfile is out; hot, looking takes {} times the processor time \
+         of sendfile, and sendfile gives {} times the rate of looking",
+        times(findings.first()),
+        times(findings.get(1))
+    );
+    // The rates are told, but a rate that one fast core carries either way does not refute the claim.
+    let rates: Vec<Finding> = findings
+        .iter()
+        .filter(|finding| finding.above.unit == "MB/s")
+        .cloned()
+        .collect();
+    findings.retain(|finding| finding.above.unit != "MB/s");
+    let mut conclusion = conclude(findings, why, measurements);
+    conclusion.findings.extend(rates);
+    for (figure, unit) in [("cpu_s_per_gb", "CPU s per GB"), ("mb_per_s", "MB/s")] {
+        let series = [(true, "hot"), (false, "cold")].map(|(hot, name)| {
+            let marks = SIDES.iter().enumerate().filter_map(|(index, (path, _))| {
+                let y = *served(measurements, *path, SLICE, CHUNK, hot)?
+                    .figures
+                    .get(figure)?;
+                Some(Mark { x: index as f64, y })
+            });
+            Series {
+                name: name.into(),
+                marks: marks.collect(),
+            }
+        });
+        conclusion.plots.push(Plot::Bars {
+            title: format!("With and without a look at the content: {unit}"),
+            labels: SIDES.map(|(_, name)| name.to_owned()).to_vec(),
+            y: Axis::linear(unit),
+            series: series.to_vec(),
+        });
+    }
+    conclusion.notes.extend(notes(measurements));
+    conclusion.notes.push(
+        "The look is a CRC-32 over every byte; a filter that decodes, or TLS, costs more. Measured without a server: it has no \
+         filters and no TLS yet."
+            .into(),
+    );
+    conclusion
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::claims::catalog::testing::measurement;
+    use crate::claims::verdict::Verdict;
+
+    fn verdict(look: [f64; 3]) -> Verdict {
+        let all = [(Path::Sendfile, [0.2; 3]), (Path::InspectSend, look)].map(|(path, values)| {
+            let serving = Serving {
+                medium: Medium::Loopback,
+                hot: true,
+                slice: SLICE,
+                chunk: CHUNK,
+                from: 0,
+                path,
+            };
+            measurement(&serving, "cpu_s_per_gb", &values)
+        });
+        judge(&all).verdict
+    }
+
+    #[test]
+    fn the_verdict_follows_the_figures() {
+        assert_eq!(verdict([0.4, 0.4, 0.5]), Verdict::Holds);
+        assert_eq!(verdict([0.2, 0.2, 0.2]), Verdict::DoesNotHold);
+        assert_eq!(verdict([0.1, 0.4, 0.3]), Verdict::Undecided);
+        assert_eq!(judge(&[]).verdict, Verdict::Undecided);
+    }
+}
