@@ -123,8 +123,9 @@ class Bench:
         turn = repeat % len(sides) if sides else 0
         return sides[turn:] + sides[:turn]
 
-    def produce(self, case, sides, partitions, shape, disk=None):
-        """A closed loop on every side, in turns, each time into a new topic that is removed afterwards."""
+    def produce(self, case, sides, partitions, shape, disk=None, calls=False):
+        """A closed loop on every side, in turns, each time into a new topic that is removed afterwards. With `calls` the
+        kernel counts each server's system calls, so that drivers that count for themselves and others compare."""
         seconds = self.seconds if shape is items.SMALL else min(self.seconds, BULK_SECONDS_MAX)
         shape = [str(word) for word in shape]
         settings = f"ringlog-load produce --partitions {partitions} {' '.join(shape)} --acks all"
@@ -134,25 +135,25 @@ class Bench:
                 host.wait_for_space(self.folder, BULK_MB_PER_S_MAX * 1e6 * (self.warmup + seconds))
                 options = ("--topic", f"t{len(self.runs)}", "--partitions", partitions, *shape, "--warmup", self.warmup,
                            "--duration", seconds, "--delete-topics")
-                result, counted = self._watched(side, options, seconds)
-                self.record(case, side, repeat, result, settings=settings, counted=counted)
+                result, counted, calls_per_s = self._watched(side, options, seconds, calls)
+                self.record(case, side, repeat, result, settings=settings, counted=counted, calls_per_s=calls_per_s)
             if disk:
                 host.settle()
                 self.raw_disk(case, repeat, disk, settings)
 
-    def _watched(self, side, options, seconds):
-        """One run with the server's counters at both ends of its window."""
+    def _watched(self, side, options, seconds, calls):
+        """One run with the server's counters at both ends of its window, and its system calls a second in between."""
         process = self.load.begin(side, "produce", *options)
-        counted = []
-        watcher = threading.Thread(target=self._watch, args=(side, seconds, counted))
+        counted, calls_per_s = [], [] if calls else None
+        watcher = threading.Thread(target=self._watch, args=(side, seconds, counted, calls_per_s))
         watcher.start()
         try:
             result = self.load.end(process, 300 + self.warmup + seconds)
         finally:
             watcher.join()
-        return result, counted if len(counted) == 2 else None
+        return result, counted if len(counted) == 2 else None, calls_per_s[0] if calls_per_s else None
 
-    def _watch(self, side, seconds, counted):
+    def _watch(self, side, seconds, counted, calls_per_s):
         """Looks at the counters when the window begins and when it ends."""
         if not side.driver:
             return
@@ -164,8 +165,21 @@ class Bench:
                 time.sleep(0.05)
             time.sleep(self.warmup)
             counted.append(side.counters())
-            time.sleep(max(0.1, seconds - 0.3))
+            window = max(0.1, seconds - 0.3)
+            if calls_per_s is None:
+                time.sleep(window)
+            else:
+                self._count_calls(side, window, calls_per_s)
             counted.append(side.counters())
+
+    def _count_calls(self, side, window, calls_per_s):
+        """System calls of all of a server's threads, as the kernel's tracepoint counts them."""
+        begun = time.monotonic()
+        try:
+            calls_per_s.append(host.system_calls_per_s(side.pid, window * 0.8))
+        except LeftOut as reason:
+            self.leave_out(f"system calls per ack: {reason}")
+        time.sleep(max(0, window - (time.monotonic() - begun)))
 
     def raw_disk(self, case, repeat, pattern, settings=""):
         """One repetition of `ringlog-disk`."""
@@ -183,7 +197,7 @@ class Bench:
                 self.raw_disk(f"{case} (raw disk, {mode})", repeat,
                               ("read", "--mode", mode, "--block", "1MiB", "--depth", 4, "--file", f"{size >> 20}MiB"))
 
-    def record(self, case, side, repeat, result, settings="", note="", counted=None):
+    def record(self, case, side, repeat, result, settings="", note="", counted=None, calls_per_s=None):
         """Keeps a run of the load generator."""
         role = result.get("produce") or result["consume"]
         server = role.get("server") or {}
@@ -199,6 +213,8 @@ class Bench:
         }
         if counted:
             figures.update(self._from_counters(side, *counted))
+        if calls_per_s is not None:
+            figures["syscalls_per_ack"] = calls_per_s / role["requests_per_s"]
         if result["errors_total"]:
             note = f"{note}; " * bool(note) + f"{result['errors_total']} errors"
         self._keep(case, side.name, repeat, figures, settings, note, {"load": result, "counters": counted})
@@ -217,7 +233,7 @@ class Bench:
         }
         if ingested:
             figures["written_per_byte"] = (since("journal_bytes") + since("destaged_bytes")) / ingested
-        if since("batches") and "enters" in after["shards"][0]:
+        if since("batches") and since("enters"):
             figures["syscalls_per_ack"] = (since("enters") + since("other_calls")) / since("batches")
         return figures
 

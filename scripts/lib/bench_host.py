@@ -7,7 +7,7 @@ import subprocess
 import time
 from pathlib import Path
 
-from process import Failure
+from process import Failure, LeftOut
 
 MIB = 1 << 20
 
@@ -136,3 +136,17 @@ def resident_bytes(pid):
         if line.startswith("VmRSS:"):
             return int(line.split()[1]) * 1024
     return 0
+
+
+def system_calls_per_s(pid, seconds):
+    """System calls a second of all threads of a process; LeftOut where the kernel or perf does not count them."""
+    perf = shutil.which("perf")
+    if perf is None:
+        raise LeftOut("perf is not there (Debian: apt install linux-perf)")
+    command = [perf, "stat", "-x", ",", "-e", "raw_syscalls:sys_enter", "-p", str(pid), "--", "sleep", f"{seconds:.2f}"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    for line in done.stderr.splitlines():
+        fields = line.split(",")
+        if "raw_syscalls:sys_enter" in fields and fields[0].isdigit():
+            return int(fields[0]) / seconds
+    raise LeftOut("perf counted no system calls here (raw_syscalls:sys_enter needs tracefs and the right to use it)")

@@ -57,7 +57,7 @@ def drivers(bench):
         with bench.brokers(ringlog_options=options, names=("ringlog", "ringlog-glommio")) as sides:
             if len(sides) < 2:
                 return
-            bench.produce(name, sides, number, shape)
+            bench.produce(name, sides, number, shape, calls=True)
 
 
 def twice(bench, frame, count):
