@@ -20,10 +20,12 @@ use super::{Core, State};
 
 /// Partitions whose files are written at the same time.
 const TASKS_MAX: usize = 32;
-/// Bytes of writes under way.
+/// Bytes of writes under way when the journal needs the room soon.
 const WRITING_MAX: usize = 8 << 20;
-/// Bytes copied into write buffers in one turn: background work yields to produce and fetch.
-const TURN_BYTES: usize = 256 << 10;
+/// And when it does not: a commit waits behind what the device has in its queue.
+const WRITING_MIN: usize = WRITE_MAX;
+/// Bytes copied into write buffers in one turn at most: background work yields to produce and fetch.
+const TURN_BYTES_MAX: usize = 256 << 10;
 /// Partitions put into a checkpoint in one turn.
 const TURN_RECORDS: usize = 256;
 /// Up to this many files are synced one by one, more by one `syncfs`.
@@ -101,6 +103,8 @@ pub(super) struct Destage {
     advances: Vec<Staged>,
     outstanding: usize,
     writing_bytes: usize,
+    /// What `writing_bytes` may reach, as of this turn.
+    writing_max: usize,
     buffers: BufPool,
     /// Files written and still held, to be synced one by one; `None` once there are too many.
     touched: Option<Vec<FileId>>,
@@ -141,6 +145,7 @@ impl Default for Destage {
             advances: Vec::new(),
             outstanding: 0,
             writing_bytes: 0,
+            writing_max: WRITING_MIN,
             // Each task may fill one more than is being written.
             buffers: BufPool::new(WRITE_MAX, WRITING_MAX / WRITE_MAX + TASKS_MAX),
             touched: None,
@@ -177,6 +182,25 @@ impl Destage {
         u64::try_from(due).unwrap_or(room).clamp(room / 4, room / 2)
     }
 
+    /// Bytes of writes under way at most: the fewer, the less came in during the last round, compared with what it
+    /// stored. A backlog that nears `room`, in bytes, ends the politeness.
+    fn allowed_bytes(&self, backlog: u64, room: u64) -> usize {
+        let (begun, ended) = self.last_round;
+        if backlog > room / 4 * 3 {
+            return WRITING_MAX;
+        }
+        let grown = u128::from(ended.saturating_sub(begun));
+        let wanted = 4 * WRITING_MAX as u128 * grown / u128::from(begun.max(1));
+        usize::try_from(wanted)
+            .unwrap_or(WRITING_MAX)
+            .clamp(WRITING_MIN, WRITING_MAX)
+    }
+
+    /// Bytes to copy in one turn at most, in the same proportion: foreground work waits for the copy.
+    fn turn_bytes(&self) -> usize {
+        TURN_BYTES_MAX / (WRITING_MAX / self.writing_max.max(1)).max(1)
+    }
+
     pub(super) fn note_append(&mut self, now: Now) {
         self.oldest_ns.get_or_insert(now.mono_ns);
     }
@@ -208,14 +232,14 @@ impl Destage {
         match self.phase {
             Phase::Staging => {
                 self.outstanding < TASKS_MAX
-                    && self.writing_bytes < WRITING_MAX
+                    && self.writing_bytes < self.writing_max
                     && (!self.queue.is_empty() && self.tasks.len() < TASKS_MAX
                         || self.tasks.values().any(|task| {
                             task.dir_ready && task.stager.is_some() && task.actions.is_empty()
                         }))
             }
             Phase::Checkpoint => {
-                self.writer.is_some() && self.writing_bytes < WRITING_MAX && !self.slot_opening
+                self.writer.is_some() && self.writing_bytes < self.writing_max && !self.slot_opening
             }
             _ => false,
         }
@@ -225,6 +249,9 @@ impl Destage {
 impl Core {
     /// Starts a round when one is due and moves the running one on.
     pub(super) fn pump_destage(&mut self, now: Now) {
+        self.destage.writing_max = self
+            .destage
+            .allowed_bytes(self.journal.backlog_bytes(), self.destage_room());
         match self.destage.phase {
             Phase::Idle => self.start_round(now),
             Phase::Staging => self.stage_turn(now),
@@ -234,12 +261,17 @@ impl Core {
         }
     }
 
+    /// What the backlog may grow to before appends must wait, in bytes.
+    fn destage_room(&self) -> u64 {
+        self.journal.capacity_bytes().min(self.memory_max())
+    }
+
     fn round_due(&self, now: Now) -> bool {
         if now.mono_ns < self.destage.retry_at_ns {
             return false;
         }
         let backlog = self.journal.backlog_bytes();
-        let room = self.journal.capacity_bytes().min(self.memory_max());
+        let room = self.destage_room();
         let draining = self.state == State::Draining && self.journal.is_quiet();
         draining
             || self.destage.forced
@@ -276,7 +308,7 @@ impl Core {
     }
 
     fn stage_turn(&mut self, now: Now) {
-        let mut budget = TURN_BYTES;
+        let mut budget = self.destage.turn_bytes();
         while budget > 0
             && self.destage.error.is_none()
             && self.destage.tasks.len() < TASKS_MAX
@@ -434,14 +466,15 @@ impl Core {
         let Some(stager) = &mut task.stager else {
             return false;
         };
-        if self.destage.writing_bytes >= WRITING_MAX {
+        if self.destage.writing_bytes >= self.destage.writing_max {
             return false;
         }
         let Some(partition) = self.parts[part as usize].as_ref() else {
             return false;
         };
+        let turn_bytes = self.destage.turn_bytes();
         let mut steps = Vec::new();
-        while task.next < task.end && steps.is_empty() && *copied < TURN_BYTES {
+        while task.next < task.end && steps.is_empty() && *copied < turn_bytes {
             let entry = partition.tail[(task.next - partition.tail_dropped) as usize];
             let Some(batch) = self.journal.slice(entry.place, entry.len()) else {
                 return false;
@@ -710,7 +743,7 @@ impl Core {
             return self.end_checkpoint();
         }
         let mut pieces = Vec::new();
-        if self.destage.writing_bytes < WRITING_MAX
+        if self.destage.writing_bytes < self.destage.writing_max
             && let Some(mut writer) = self.destage.writer.take()
         {
             let end = (self.destage.next_record + TURN_RECORDS).min(self.parts.len());
