@@ -224,7 +224,15 @@ fn signals_disturb_nobody() {
                 .stderr(Stdio::piped()),
         );
         for signal in [Signal::USR1, Signal::TERM, Signal::INT] {
-            let threads = reachable(server.pid(), signal);
+            // Threads that have just been started are about to say what they want.
+            let mut threads = Vec::new();
+            for _ in 0..100 {
+                threads = reachable(server.pid(), signal);
+                if threads.len() == 1 {
+                    break;
+                }
+                std::thread::sleep(Duration::from_millis(50));
+            }
             assert_eq!(threads.len(), 1, "{driver} {signal:?}: {threads:?}");
         }
         let pid = server.pid();
