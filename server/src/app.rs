@@ -56,6 +56,8 @@ pub enum Mail {
     Catalog(Arc<Update>),
     /// A request to the catalog is carried out, and every shard knows.
     Done(Done),
+    /// The disk has become short of free space, or no longer is.
+    SpaceShort(bool),
 }
 
 /// One shard's server.
@@ -305,6 +307,7 @@ impl App for Server {
         match mail {
             Mail::Catalog(update) => self.apply(cx, &update),
             Mail::Done(done) => api::done(self, cx, done),
+            Mail::SpaceShort(short) => cx.core.set_space_short(short),
         }
     }
 

@@ -85,7 +85,7 @@ impl Core {
                 duplicate: true,
             });
         }
-        if self.storage_full || self.journal.is_starved() {
+        if self.storage_full || self.space_short || self.journal.is_starved() {
             self.room_wanted = true;
             return Err(AppendError::StorageFull);
         }

@@ -141,6 +141,8 @@ pub struct Core {
     /// Decompressed records under inspection.
     scratch: Vec<u8>,
     storage_full: bool,
+    /// The disk has less free space than it is to keep.
+    space_short: bool,
     room_wanted: bool,
     room_changed: bool,
     out: Outbox,
@@ -175,6 +177,7 @@ impl Core {
             retention_due_ns: now.mono_ns,
             scratch: Vec::new(),
             storage_full: false,
+            space_short: false,
             room_wanted: false,
             room_changed: false,
             out,
@@ -294,6 +297,13 @@ impl Core {
             log_end: partition.log_end,
             leader_epoch: self.run.leader_epoch,
         })
+    }
+
+    /// Whether the disk is short of free space, as whoever watches it says: then nothing more is accepted, before
+    /// segments or checkpoints would fail for want of space. What is there is served, and room comes back by itself.
+    pub fn set_space_short(&mut self, short: bool) {
+        self.room_changed |= self.space_short && !short;
+        self.space_short = short;
     }
 
     /// Asks for one [`Event::Advanced`] when the partition's high watermark or log start next rises.

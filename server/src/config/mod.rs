@@ -305,6 +305,13 @@ pub const BROKER_CONFIGS: &[BrokerConfig] = &[
         "The largest batch that any topic may allow; message.max.bytes when that is larger.",
     ),
     number(
+        "ringlog.disk.free.min.bytes",
+        "134217728",
+        Long,
+        0,
+        "With less free space than this on the data directory's disk, Produce is refused until there is more again.",
+    ),
+    number(
         "ringlog.inspect.decompressed.max.bytes",
         "67108864",
         Int,

@@ -7,6 +7,7 @@ mod data_dir;
 mod driver;
 mod error;
 mod listen;
+mod space;
 
 use std::sync::Arc;
 use std::sync::mpsc::channel;
@@ -26,6 +27,7 @@ use crate::counters::{self, Board};
 
 use driver::{Driver, Place};
 use listen::Ports;
+use space::Space;
 
 pub use args::{Args, DriverChoice, DurabilityChoice, ReadPath};
 pub use error::StartError;
@@ -157,6 +159,15 @@ fn serve<D: Driver>(args: &Args, mut parts: Parts, ready: &str) -> Result<(), St
     );
     let cluster_id = parts.store.cluster_id.clone();
     let control = Control::new(catalog, parts.store, senders.len());
+    let space = Space {
+        data: args.data.clone(),
+        free_bytes_min: parts.config.number("ringlog.disk.free.min.bytes") as u64,
+        shards: senders.clone(),
+    };
+    std::thread::Builder::new()
+        .name("space".into())
+        .spawn(move || space.watch())
+        .map_err(|e| StartError::host("a thread cannot be started", &e))?;
     let control = std::thread::Builder::new()
         .name("control".into())
         .spawn(move || run_control(control, &received, &senders))

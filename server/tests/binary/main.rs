@@ -3,6 +3,7 @@
 
 mod deletion;
 mod process;
+mod space;
 
 use std::process::Stdio;
 use std::sync::Arc;
@@ -55,6 +56,13 @@ fn produce(client: &mut Client, topic: &str, value: &str) -> i64 {
 
 /// Writes a batch; its offset.
 fn produce_batch(client: &mut Client, topic: &str, batch: Bytes) -> i64 {
+    let (code, offset) = try_produce(client, topic, batch);
+    assert_eq!(code, 0);
+    offset
+}
+
+/// Writes a batch; an error code and its offset.
+fn try_produce(client: &mut Client, topic: &str, batch: Bytes) -> (i16, i64) {
     let data = message!(PartitionProduceData {
         records: Some(batch),
     });
@@ -68,8 +76,7 @@ fn produce_batch(client: &mut Client, topic: &str, batch: Bytes) -> i64 {
     });
     let response = client.call(8, &request);
     let partition = &response.responses[0].partition_responses[0];
-    assert_eq!(partition.error_code, 0, "{partition:?}");
-    partition.base_offset
+    (partition.error_code, partition.base_offset)
 }
 
 /// Every value of a topic, by offset.
