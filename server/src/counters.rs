@@ -86,9 +86,9 @@ impl ShardCounters {
 /// One shard as the reporter sees it: its core's counters, and its driver's if that has any.
 pub type Source = (Arc<ShardCounters>, Option<Arc<RingStats>>);
 
-/// The line for `shards`, in their order: CPU seconds of the process and every shard's counters since start.
+/// CPU seconds of the process and every shard's counters since start, as `{"cpu_s": …, "shards": [{…}, …]}`.
 #[must_use]
-pub fn line(shards: &[Source]) -> String {
+pub fn snapshot(shards: &[Source]) -> Value {
     let time = clock_gettime(ClockId::ProcessCPUTime);
     let cpu_s = time.tv_sec as f64 + time.tv_nsec as f64 / 1e9;
     let shards: Vec<Value> = shards
@@ -96,7 +96,13 @@ pub fn line(shards: &[Source]) -> String {
         .enumerate()
         .map(|(shard, (core, ring))| core.json(shard, ring.as_deref()))
         .collect();
-    format!("{MARK}{}", json!({ "cpu_s": cpu_s, "shards": shards }))
+    json!({ "cpu_s": cpu_s, "shards": shards })
+}
+
+/// The [`snapshot`] of `shards` as a line.
+#[must_use]
+pub fn line(shards: &[Source]) -> String {
+    format!("{MARK}{}", snapshot(shards))
 }
 
 /// The shards that are counted: none while the process starts.

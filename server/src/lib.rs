@@ -1,8 +1,9 @@
 //! The ringlog server: Kafka protocol over the engine's shards.
 //!
 //! Free of I/O up to [`app::Server`]: a driver hands in what connections received and carries out what comes back. The
-//! control thread ([`control`]) and the command line (`main`) are the only parts that touch files.
+//! control thread ([`control`]), the admin plane ([`admin`]) and the command line (`main`) are the only parts that do I/O.
 
+pub mod admin;
 pub mod api;
 pub mod app;
 pub mod catalog;

@@ -1,6 +1,6 @@
 //! The command line.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
 use clap::{Parser, ValueEnum};
@@ -28,6 +28,9 @@ pub struct Args {
     /// Address to listen on.
     #[arg(long, default_value = "127.0.0.1")]
     pub listen: IpAddr,
+    /// Address for administrators, as HOST:PORT: /metrics for Prometheus, /status as JSON, /health [default: none].
+    #[arg(long, value_name = "ADDR")]
+    pub admin: Option<SocketAddr>,
     /// Shards, each a broker with a thread, a ring, a journal and a port of its own [default: one per core].
     #[arg(long)]
     pub shards: Option<u32>,

@@ -9,6 +9,7 @@ mod error;
 mod listen;
 mod space;
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::mpsc::channel;
 use std::time::Instant;
@@ -18,6 +19,7 @@ use ringlog_engine::recovery::{Recovered, RecoveryOptions, recover};
 use ringlog_engine::ring::{RealDisk, Shutdown, preflight};
 use ringlog_engine::shard::Shard;
 
+use crate::admin::Admin;
 use crate::app::{Env, Server};
 use crate::catalog::store::Store;
 use crate::catalog::{Catalog, Snapshot};
@@ -74,6 +76,9 @@ pub fn run(args: &Args) -> Result<(), StartError> {
         );
         return Ok(());
     }
+    if let Some(address) = args.admin {
+        serve_admin(address, &board, started)?;
+    }
     // A port that is taken is no reason to recover first; clients may connect when everything is there.
     let ports = Ports::bind(args, shards)?;
     let store = Store::open(&args.data.join("catalog"), &hex(random()))
@@ -124,6 +129,22 @@ pub fn run(args: &Args) -> Result<(), StartError> {
         #[cfg(not(feature = "glommio"))]
         DriverChoice::Glommio => Err(args.not_built()),
     }
+}
+
+fn serve_admin(address: SocketAddr, board: &Board, started: Instant) -> Result<(), StartError> {
+    let admin = Admin::bind(address, board.clone(), started).map_err(|error| {
+        StartError::Port(format!(
+            "cannot listen on {address}: {error}; give another --admin"
+        ))
+    })?;
+    let address = admin.address();
+    admin
+        .start()
+        .map_err(|e| StartError::host("the admin thread cannot be started", &e))?;
+    if let Some(address) = address {
+        tracing::info!(%address, "admin plane: /metrics, /status, /health");
+    }
+    Ok(())
 }
 
 /// What the shards start from.

@@ -1,6 +1,7 @@
 //! The real binary: starts, refusals to start, stops, and what survives `kill -9`.
 #![allow(unreachable_pub)]
 
+mod admin;
 mod deletion;
 mod process;
 mod space;
