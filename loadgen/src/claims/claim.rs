@@ -66,7 +66,7 @@ pub trait Claim: Sync {
 
     /// Seconds in all, preparation included.
     fn budget_s(&self, scale: Scale) -> f64 {
-        scale.pick(2.0, 25.0, 280.0)
+        scale.pick(2.0, 22.0, 280.0)
     }
 
     /// How often points are repeated.

@@ -6,6 +6,7 @@ pub mod claim;
 pub mod command;
 pub mod host;
 pub mod lab;
+pub mod look_up;
 pub mod outcome;
 pub mod plan;
 pub mod quiet;

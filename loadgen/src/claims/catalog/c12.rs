@@ -62,7 +62,7 @@ impl Claim for C12 {
     }
 
     fn budget_s(&self, scale: Scale) -> f64 {
-        scale.pick(2.0, 28.0, 200.0)
+        scale.pick(2.0, 26.0, 200.0)
     }
 
     fn rig<'a>(&self, lab: &'a Lab, _points: &[Point]) -> Result<Box<dyn Rig + 'a>, PointError> {

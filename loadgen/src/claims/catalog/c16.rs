@@ -66,7 +66,7 @@ impl Claim for C16 {
     }
 
     fn budget_s(&self, scale: Scale) -> f64 {
-        scale.pick(2.0, 30.0, 280.0)
+        scale.pick(2.0, 24.0, 280.0)
     }
 
     fn rig<'a>(&self, lab: &'a Lab, _points: &[Point]) -> Result<Box<dyn Rig + 'a>, PointError> {

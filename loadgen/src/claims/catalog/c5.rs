@@ -60,6 +60,10 @@ impl Claim for C5 {
         }
     }
 
+    fn budget_s(&self, scale: Scale) -> f64 {
+        scale.pick(2.0, 25.0, 280.0)
+    }
+
     fn rig<'a>(&self, lab: &'a Lab, _points: &[Point]) -> Result<Box<dyn Rig + 'a>, PointError> {
         Ok(Box::new(WholeRig::new(lab, self.id())?))
     }

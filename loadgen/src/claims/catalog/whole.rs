@@ -71,7 +71,7 @@ impl Whole {
 
 /// Seconds of warm-up and of the window that counts.
 pub(super) fn time(scale: Scale) -> (f64, f64) {
-    scale.pick((0.1, 0.2), (0.4, 1.0), (1.0, 4.0))
+    scale.pick((0.1, 0.2), (0.3, 0.9), (1.0, 4.0))
 }
 
 /// A line that stores `mib` MiB of 1 KiB records in 64 KiB batches, over `partitions`.
@@ -110,6 +110,17 @@ impl<'a> WholeRig<'a> {
             stored: BTreeMap::new(),
             topics: 0,
         })
+    }
+
+    /// Address and topic of what a point wants stored, with the page cache as it wants it.
+    pub(super) fn stored(&mut self, whole: &Whole) -> Result<(String, String), PointError> {
+        self.server(&whole.server)?;
+        let topic = self.store(whole)?;
+        let broker = self.broker(&whole.server)?;
+        if let Some(hot) = whole.hot {
+            broker.set_cache(hot)?;
+        }
+        Ok((broker.bootstrap().to_owned(), topic))
     }
 
     fn server(&mut self, arguments: &str) -> Result<(), PointError> {
