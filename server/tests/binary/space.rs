@@ -1,12 +1,15 @@
 //! A disk that fills up, and has space again.
 
 use std::fs::File;
+use std::path::PathBuf;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use ringlog_engine::batch::{BatchBuilder, NewRecord};
 use ringlog_server::wire::error;
 use rustix::fs::{FallocateFlags, fallocate, statvfs};
+use tempfile::TempDir;
 
 use super::process::{Client, Server, command, new_dir};
 use super::{consume, create, now_ms, produce, try_produce};
@@ -61,4 +64,92 @@ fn producing_stops_before_the_disk_is_full_and_goes_on_by_itself() {
     std::fs::remove_file(&ballast).expect("removes");
     until(&mut client, error::NONE);
     assert_eq!(server.stop(), 0);
+}
+
+/// A small file system of its own, for those who may mount one.
+struct SmallDisk {
+    dir: TempDir,
+}
+
+impl SmallDisk {
+    fn new(bytes: u64) -> Option<Self> {
+        let dir = new_dir();
+        let image = dir.path().join("image");
+        File::create(&image)
+            .expect("creates")
+            .set_len(bytes)
+            .expect("sparse");
+        std::fs::create_dir(dir.path().join("mount")).expect("creates");
+        let disk = Self { dir };
+        let run = |command: &mut Command| command.output().is_ok_and(|o| o.status.success());
+        let ready = run(Command::new("mkfs.ext4").arg("-q").arg(&image))
+            && run(Command::new("mount")
+                .args(["-o", "loop"])
+                .arg(&image)
+                .arg(disk.path()));
+        ready.then_some(disk)
+    }
+
+    fn path(&self) -> PathBuf {
+        self.dir.path().join("mount")
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        // Not mounted, if it never was.
+        drop(Command::new("umount").arg("-l").arg(self.path()).output());
+    }
+}
+
+/// Fills a disk until producing is refused; then reads, makes space, and produces again.
+fn fill(least: &str) {
+    let Some(disk) = SmallDisk::new(480 << 20) else {
+        eprintln!("left out: no file system can be mounted here");
+        return;
+    };
+    let ballast = disk.path().join("ballast");
+    let file = File::create(&ballast).expect("creates");
+    fallocate(&file, FallocateFlags::empty(), 0, 220 << 20).expect("there is room");
+    drop(file);
+    let data = disk.path().join("data");
+    let least = format!("ringlog.disk.free.min.bytes={least}");
+    let server = Server::start(command(&data).args(["--set", &least]));
+    let mut client = server.connect();
+    create(&mut client, "t");
+    let value = "v".repeat(500 << 10);
+    let (mut acked, mut code) = (0, 0);
+    while code == 0 {
+        assert!(acked < 2000, "the disk is never full");
+        let mut builder = BatchBuilder::new();
+        builder.push(&NewRecord {
+            timestamp_ms: now_ms(),
+            value: Some(value.as_bytes()),
+            ..NewRecord::default()
+        });
+        let batch = Bytes::from(builder.build().expect("a batch"));
+        code = try_produce(&mut client, "t", batch).0;
+        acked += usize::from(code == 0);
+    }
+    assert_eq!(code, error::KAFKA_STORAGE_ERROR);
+    let read = consume(&mut client, "t", acked);
+    assert!(read.iter().all(|r| *r == value), "reads go on");
+    std::fs::remove_file(&ballast).expect("removes");
+    until(&mut client, error::NONE);
+    drop(client);
+    assert_eq!(server.stop(), 0);
+    // All of it is there after a restart as well.
+    let server = Server::start(command(&data).args(["--set", &least]));
+    let read = consume(&mut server.connect(), "t", acked);
+    assert!(read[..acked].iter().all(|r| *r == value));
+}
+
+#[test]
+fn a_full_disk_refuses_records_and_loses_none() {
+    fill("0");
+}
+
+#[test]
+fn a_nearly_full_disk_refuses_records_and_loses_none() {
+    fill("67108864");
 }
