@@ -1,10 +1,11 @@
 //! The command line.
 
 use std::net::{IpAddr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::{Parser, ValueEnum};
 use ringlog_engine::ring::PreflightOptions;
+use ringlog_engine::store::journal_dir;
 
 use super::StartError;
 use crate::config::{Config, parse_properties};
@@ -163,8 +164,13 @@ impl Args {
     pub(super) fn host_needs(&self, shards: u32) -> PreflightOptions {
         PreflightOptions {
             any_file_system: self.any_file_system,
-            // Journals are written in full before they are used.
-            free_bytes_min: (self.journal_bytes + (64 << 20)).saturating_mul(u64::from(shards)),
+            // Journals are written in full before they are used. Once they are there, a full disk is no reason not to
+            // start: what is stored can be read, and records be deleted.
+            free_bytes_min: if has_journals(&self.data) {
+                0
+            } else {
+                (self.journal_bytes + (64 << 20)).saturating_mul(u64::from(shards))
+            },
             ..PreflightOptions::default()
         }
     }
@@ -196,5 +202,34 @@ impl Args {
             ));
         }
         Ok(())
+    }
+}
+
+/// Whether an earlier run has made journals in this data directory.
+fn has_journals(data: &Path) -> bool {
+    std::fs::read_dir(data.join(journal_dir(0))).is_ok_and(|mut files| files.next().is_some())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn room_for_journals_is_asked_for_only_before_they_are_made() {
+        let data = tempfile::tempdir().expect("a folder");
+        let path = data.path().to_str().expect("a path in UTF-8");
+        let args = Args::parse_from([
+            "ringlog-server",
+            "--data",
+            path,
+            "--journal-bytes",
+            "67108864",
+        ]);
+        assert_eq!(args.host_needs(2).free_bytes_min, 2 * (128 << 20));
+        let journals = data.path().join(journal_dir(0));
+        std::fs::create_dir_all(&journals).expect("a folder");
+        assert_eq!(args.host_needs(2).free_bytes_min, 2 * (128 << 20));
+        std::fs::write(journals.join("0-67108864"), b"").expect("a file");
+        assert_eq!(args.host_needs(2).free_bytes_min, 0);
     }
 }
