@@ -91,12 +91,18 @@ impl Engine {
     fn turn(&mut self) {
         self.now.mono_ns += TURN_NS;
         self.core.poll(self.now);
-        while let Some(op) = self.core.next_op() {
-            self.core.complete(self.now, done(op));
+        loop {
+            while let Some(op) = self.core.next_op() {
+                self.core.complete(self.now, done(op));
+                self.core.poll(self.now);
+            }
+            while let Some(event) = self.core.next_event() {
+                black_box(&event);
+            }
+            if self.core.deadline_ns() != Some(0) {
+                return;
+            }
             self.core.poll(self.now);
-        }
-        while let Some(event) = self.core.next_event() {
-            black_box(&event);
         }
     }
 

@@ -7,7 +7,7 @@ use std::ptr::NonNull;
 use std::sync::Arc;
 
 use super::pool::Free;
-use super::{BLOCK, round_up};
+use super::{BLOCK, round_up, stream};
 
 /// Buffers of at least this size start on such a boundary and ask for pages of this size.
 const HUGE_PAGE: usize = 2 << 20;
@@ -93,15 +93,27 @@ impl AlignedBuf {
     /// # Panics
     /// If they do not fit: callers size the buffer first.
     pub fn extend_from_slice(&mut self, bytes: &[u8]) {
-        let end = self.len + bytes.len();
+        self.grow(bytes.len()).copy_from_slice(bytes);
+    }
+
+    /// Appends `bytes` past the caches: for what the device reads next and the processor does not.
+    ///
+    /// # Panics
+    /// If they do not fit: callers size the buffer first.
+    pub fn extend_streaming(&mut self, bytes: &[u8]) {
+        stream::copy(self.grow(bytes.len()), bytes);
+    }
+
+    /// The next `len` bytes, made part of the buffer.
+    fn grow(&mut self, len: usize) -> &mut [u8] {
+        let (start, end) = (self.len, self.len + len);
         assert!(
             end <= self.capacity,
             "aligned buffer overflow: {end} of {}",
             self.capacity
         );
-        let start = self.len;
         self.len = end;
-        self[start..].copy_from_slice(bytes);
+        &mut self[start..]
     }
 
     /// Appends zeros up to the next block boundary, so that the whole can be written.

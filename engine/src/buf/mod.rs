@@ -6,6 +6,7 @@
 mod aligned;
 mod pool;
 mod slab;
+mod stream;
 
 pub use aligned::AlignedBuf;
 pub use pool::BufPool;

@@ -24,8 +24,6 @@ const TASKS_MAX: usize = 32;
 const WRITING_MAX: usize = 8 << 20;
 /// And when it does not: a commit waits behind what the device has in its queue.
 const WRITING_MIN: usize = WRITE_MAX;
-/// Bytes copied into write buffers in one turn at most: background work yields to produce and fetch.
-const TURN_BYTES_MAX: usize = 256 << 10;
 /// Partitions put into a checkpoint in one turn.
 const TURN_RECORDS: usize = 256;
 /// Up to this many files are synced one by one, more by one `syncfs`.
@@ -34,6 +32,23 @@ const SYNC_EACH_MAX: usize = 24;
 const AGE_MAX_MS: u64 = 10_000;
 /// Rest after a failed round.
 const RETRY_MS: u64 = 1_000;
+
+/// How far a round goes at once: background work yields to produce and fetch.
+#[derive(Debug, Clone, Copy)]
+struct Pace {
+    /// Bytes of writes under way at most.
+    writing_bytes: usize,
+    /// Bytes copied into write buffers in one turn at most.
+    turn_bytes: usize,
+}
+
+impl Pace {
+    /// Appends are about to wait for this.
+    const HURRY: Self = Self {
+        writing_bytes: WRITING_MAX,
+        turn_bytes: 1 << 20,
+    };
+}
 
 /// One file operation of a task, in order.
 #[derive(Debug)]
@@ -103,8 +118,8 @@ pub(super) struct Destage {
     advances: Vec<Staged>,
     outstanding: usize,
     writing_bytes: usize,
-    /// What `writing_bytes` may reach, as of this turn.
-    writing_max: usize,
+    /// As of this turn.
+    pace: Pace,
     buffers: BufPool,
     /// Files written and still held, to be synced one by one; `None` once there are too many.
     touched: Option<Vec<FileId>>,
@@ -145,7 +160,7 @@ impl Default for Destage {
             advances: Vec::new(),
             outstanding: 0,
             writing_bytes: 0,
-            writing_max: WRITING_MIN,
+            pace: Pace::HURRY,
             // Each task may fill one more than is being written.
             buffers: BufPool::new(WRITE_MAX, WRITING_MAX / WRITE_MAX + TASKS_MAX),
             touched: None,
@@ -182,23 +197,22 @@ impl Destage {
         u64::try_from(due).unwrap_or(room).clamp(room / 4, room / 2)
     }
 
-    /// Bytes of writes under way at most: the fewer, the less came in during the last round, compared with what it
-    /// stored. A backlog that nears `room`, in bytes, ends the politeness.
-    fn allowed_bytes(&self, backlog: u64, room: u64) -> usize {
+    /// How fast to go: the slower, the less came in during the last round, compared with what it stored. A backlog
+    /// that nears `room`, in bytes, ends the politeness.
+    fn pace(&self, backlog: u64, room: u64) -> Pace {
         let (begun, ended) = self.last_round;
         if backlog > room / 4 * 3 {
-            return WRITING_MAX;
+            return Pace::HURRY;
         }
         let grown = u128::from(ended.saturating_sub(begun));
         let wanted = 4 * WRITING_MAX as u128 * grown / u128::from(begun.max(1));
-        usize::try_from(wanted)
+        let writing_bytes = usize::try_from(wanted)
             .unwrap_or(WRITING_MAX)
-            .clamp(WRITING_MIN, WRITING_MAX)
-    }
-
-    /// Bytes to copy in one turn at most, in the same proportion: foreground work waits for the copy.
-    fn turn_bytes(&self) -> usize {
-        TURN_BYTES_MAX / (WRITING_MAX / self.writing_max.max(1)).max(1)
+            .clamp(WRITING_MIN, WRITING_MAX);
+        Pace {
+            writing_bytes,
+            turn_bytes: writing_bytes / 32,
+        }
     }
 
     pub(super) fn note_append(&mut self, now: Now) {
@@ -232,14 +246,16 @@ impl Destage {
         match self.phase {
             Phase::Staging => {
                 self.outstanding < TASKS_MAX
-                    && self.writing_bytes < self.writing_max
+                    && self.writing_bytes < self.pace.writing_bytes
                     && (!self.queue.is_empty() && self.tasks.len() < TASKS_MAX
                         || self.tasks.values().any(|task| {
                             task.dir_ready && task.stager.is_some() && task.actions.is_empty()
                         }))
             }
             Phase::Checkpoint => {
-                self.writer.is_some() && self.writing_bytes < self.writing_max && !self.slot_opening
+                self.writer.is_some()
+                    && self.writing_bytes < self.pace.writing_bytes
+                    && !self.slot_opening
             }
             _ => false,
         }
@@ -249,9 +265,9 @@ impl Destage {
 impl Core {
     /// Starts a round when one is due and moves the running one on.
     pub(super) fn pump_destage(&mut self, now: Now) {
-        self.destage.writing_max = self
+        self.destage.pace = self
             .destage
-            .allowed_bytes(self.journal.backlog_bytes(), self.destage_room());
+            .pace(self.journal.backlog_bytes(), self.destage_room());
         match self.destage.phase {
             Phase::Idle => self.start_round(now),
             Phase::Staging => self.stage_turn(now),
@@ -308,7 +324,7 @@ impl Core {
     }
 
     fn stage_turn(&mut self, now: Now) {
-        let mut budget = self.destage.turn_bytes();
+        let mut budget = self.destage.pace.turn_bytes;
         while budget > 0
             && self.destage.error.is_none()
             && self.destage.tasks.len() < TASKS_MAX
@@ -466,13 +482,13 @@ impl Core {
         let Some(stager) = &mut task.stager else {
             return false;
         };
-        if self.destage.writing_bytes >= self.destage.writing_max {
+        if self.destage.writing_bytes >= self.destage.pace.writing_bytes {
             return false;
         }
         let Some(partition) = self.parts[part as usize].as_ref() else {
             return false;
         };
-        let turn_bytes = self.destage.turn_bytes();
+        let turn_bytes = self.destage.pace.turn_bytes;
         let mut steps = Vec::new();
         while task.next < task.end && steps.is_empty() && *copied < turn_bytes {
             let entry = partition.tail[(task.next - partition.tail_dropped) as usize];
@@ -743,7 +759,7 @@ impl Core {
             return self.end_checkpoint();
         }
         let mut pieces = Vec::new();
-        if self.destage.writing_bytes < self.destage.writing_max
+        if self.destage.writing_bytes < self.destage.pace.writing_bytes
             && let Some(mut writer) = self.destage.writer.take()
         {
             let end = (self.destage.next_record + TURN_RECORDS).min(self.parts.len());

@@ -166,7 +166,7 @@ impl Stager {
                 None => self.fresh_buf(rest.len().min(WRITE_MAX)),
             };
             let fits = rest.len().min(buf.capacity() - buf.len());
-            buf.extend_from_slice(&rest[..fits]);
+            buf.extend_streaming(&rest[..fits]);
             rest = &rest[fits..];
             if buf.len() == buf.capacity() {
                 self.emit(steps);
