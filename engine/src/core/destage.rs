@@ -22,8 +22,11 @@ use super::{Core, State};
 const TASKS_MAX: usize = 32;
 /// Bytes of writes under way when the journal needs the room soon.
 const WRITING_MAX: usize = 8 << 20;
-/// And when it does not: a commit waits behind what the device has in its queue.
-const WRITING_MIN: usize = WRITE_MAX;
+/// And when it does not: a commit waits behind what the device has in its queue, and its flush behind what the device
+/// has in its cache.
+const WRITING_MIN: usize = 256 << 10;
+/// Bytes copied into write buffers in one turn at least.
+const TURN_BYTES_MIN: usize = 32 << 10;
 /// Partitions put into a checkpoint in one turn.
 const TURN_RECORDS: usize = 256;
 /// Up to this many files are synced one by one, more by one `syncfs`.
@@ -43,6 +46,18 @@ struct Pace {
 }
 
 impl Pace {
+    fn polite(writing_bytes: usize) -> Self {
+        Self {
+            writing_bytes,
+            turn_bytes: (writing_bytes / 32).max(TURN_BYTES_MIN),
+        }
+    }
+
+    /// Size of a write: several are under way.
+    fn write_bytes(self) -> usize {
+        (self.writing_bytes / 2).min(WRITE_MAX)
+    }
+
     /// Appends are about to wait for this.
     const HURRY: Self = Self {
         writing_bytes: WRITING_MAX,
@@ -209,10 +224,7 @@ impl Destage {
         let writing_bytes = usize::try_from(wanted)
             .unwrap_or(WRITING_MAX)
             .clamp(WRITING_MIN, WRITING_MAX);
-        Pace {
-            writing_bytes,
-            turn_bytes: writing_bytes / 32,
-        }
+        Pace::polite(writing_bytes)
     }
 
     pub(super) fn note_append(&mut self, now: Now) {
@@ -393,13 +405,16 @@ impl Core {
         let interval = partition.config.index_interval_bytes;
         let created_ms = partition.live.map_or(now.wall_ms, |live| live.created_ms);
         let task = Task {
-            stager: Some(Stager::new(
-                self.destage.buffers.clone(),
-                &partition.stored,
-                interval,
-                bytes,
-                created_ms,
-            )),
+            stager: Some(
+                Stager::new(
+                    self.destage.buffers.clone(),
+                    &partition.stored,
+                    interval,
+                    bytes,
+                    created_ms,
+                )
+                .writing(self.destage.pace.write_bytes()),
+            ),
             seal,
             next: first,
             end: first + count as u64,

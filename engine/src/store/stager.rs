@@ -4,7 +4,7 @@
 //! that a crash between them rewrites the same bytes.
 
 use crate::batch::BatchHeader;
-use crate::buf::{AlignedBuf, BufPool, Slice, round_down, round_up};
+use crate::buf::{AlignedBuf, BLOCK, BufPool, Slice, round_down, round_up};
 
 use super::index::IndexEntry;
 use super::log::{Segment, StoredLog};
@@ -96,6 +96,7 @@ pub struct Stager {
     buf: Option<AlignedBuf>,
     start: u64,
     expected_bytes: usize,
+    write_bytes: usize,
     index_interval: u32,
     now_ms: i64,
 }
@@ -123,6 +124,7 @@ impl Stager {
             current,
             buf: None,
             expected_bytes,
+            write_bytes: WRITE_MAX,
             index_interval,
             now_ms,
         };
@@ -132,9 +134,18 @@ impl Stager {
         stager
     }
 
+    /// The same with writes of at most `write_bytes`, rounded down to blocks: at least one, at most [`WRITE_MAX`].
+    #[must_use]
+    pub fn writing(mut self, write_bytes: usize) -> Self {
+        self.write_bytes = round_down(write_bytes).clamp(BLOCK, WRITE_MAX);
+        self
+    }
+
     fn fresh_buf(&mut self, least: usize) -> &mut AlignedBuf {
-        let wanted = round_up(self.expected_bytes + least)
-            .clamp(round_up(least.max(1)), WRITE_MAX.max(round_up(least)));
+        let wanted = round_up(self.expected_bytes + least).clamp(
+            round_up(least.max(1)),
+            self.write_bytes.max(round_up(least)),
+        );
         let pooled = wanted > POOLED_MIN && wanted <= self.pool.buf_bytes();
         self.buf.insert(if pooled {
             self.pool.take()
@@ -159,16 +170,18 @@ impl Stager {
             note_batch(segment, header);
         }
         self.expected_bytes = self.expected_bytes.saturating_sub(batch.len());
+        let write_bytes = self.write_bytes;
         let mut rest = batch;
         while !rest.is_empty() {
             let buf = match &mut self.buf {
                 Some(buf) => buf,
-                None => self.fresh_buf(rest.len().min(WRITE_MAX)),
+                None => self.fresh_buf(rest.len().min(write_bytes)),
             };
-            let fits = rest.len().min(buf.capacity() - buf.len());
+            let full = buf.capacity().min(write_bytes);
+            let fits = rest.len().min(full - buf.len());
             buf.extend_streaming(&rest[..fits]);
             rest = &rest[fits..];
-            if buf.len() == buf.capacity() {
+            if buf.len() == full {
                 self.emit(steps);
             }
         }
