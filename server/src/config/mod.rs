@@ -304,6 +304,20 @@ pub const BROKER_CONFIGS: &[BrokerConfig] = &[
         1024,
         "The largest batch that any topic may allow; message.max.bytes when that is larger.",
     ),
+    word(
+        "ringlog.commit.sync",
+        "fdatasync",
+        &["fdatasync", "dsync"],
+        "How the ring driver makes a journal write durable: a linked fdatasync, or one write with RWF_DSYNC, which is \
+         quicker on a quiet host and slower on a busy one.",
+    ),
+    number(
+        "ringlog.commits.in.flight",
+        "4",
+        Int,
+        1,
+        "Journal writes with their syncs that a shard has under way at most: the device merges flushes.",
+    ),
     number(
         "ringlog.disk.free.min.bytes",
         "134217728",
@@ -331,6 +345,14 @@ pub const BROKER_CONFIGS: &[BrokerConfig] = &[
         Int,
         1,
         "Partitions of all topics together at most.",
+    ),
+    number(
+        "ringlog.reads.in.flight",
+        "2",
+        Int,
+        1,
+        "Reads of segments that a shard has under way at most. Each may keep the device and a worker of the kernel busy \
+         while a producer's commit waits behind it.",
     ),
     number(
         "ringlog.request.stall.ms",

@@ -42,7 +42,7 @@ pub struct Args {
     #[arg(long, value_enum, default_value_t = DurabilityChoice::Fsync)]
     pub durability: DurabilityChoice,
     /// How segments are read for consumers.
-    #[arg(long, value_enum, default_value_t = ReadPath::Pread)]
+    #[arg(long, value_enum, default_value_t = ReadPath::Direct)]
     pub read_path: ReadPath,
     /// Journal of each shard, in bytes.
     #[arg(long, default_value_t = 512 << 20)]
@@ -111,7 +111,7 @@ pub enum ReadPath {
     Sendfile,
     /// splice on the ring.
     Splice,
-    /// Mapped files.
+    /// Mapped files (not there yet: refused).
     Mmap,
 }
 
@@ -183,7 +183,7 @@ impl Args {
     }
 
     /// Refuses by name what this build cannot do.
-    pub(super) fn refuse_what_is_missing(&self) -> Result<(), StartError> {
+    pub(super) fn refuse_what_is_missing(&self, config: &Config) -> Result<(), StartError> {
         if self.driver == DriverChoice::Glommio {
             if !cfg!(feature = "glommio") {
                 return Err(self.not_built());
@@ -191,6 +191,12 @@ impl Args {
             if matches!(self.read_path, ReadPath::Sendfile | ReadPath::Splice) {
                 return Err(StartError::settings(
                     "--driver glommio has neither sendfile nor splice; use --read-path direct or pread"
+                        .into(),
+                ));
+            }
+            if config.text("ringlog.commit.sync") != "fdatasync" {
+                return Err(StartError::settings(
+                    "--driver glommio has no write with RWF_DSYNC; set ringlog.commit.sync=fdatasync"
                         .into(),
                 ));
             }

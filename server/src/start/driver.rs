@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 
 use ringlog_engine::id::Now;
-use ringlog_engine::ring::{self, RingConfig, RingStats, Shutdown, SpanPath};
+use ringlog_engine::ring::{self, CommitSync, RingConfig, RingStats, Shutdown, SpanPath};
 use ringlog_engine::shard::{MailSender, Shard};
 
 use super::{Args, ReadPath};
@@ -18,6 +18,7 @@ pub(super) struct Place<'a> {
     pub(super) shard: u32,
     pub(super) cpu: Option<usize>,
     pub(super) connections_max: usize,
+    pub(super) commit_sync: CommitSync,
 }
 
 /// Something that runs shards.
@@ -65,6 +66,7 @@ impl Driver for Ring {
         let config = RingConfig {
             cpu: place.cpu,
             max_connections: place.connections_max,
+            commit_sync: place.commit_sync,
             span_path: match place.args.read_path {
                 ReadPath::Splice => SpanPath::Splice,
                 _ => SpanPath::Sendfile,

@@ -16,7 +16,7 @@ use std::time::Instant;
 
 use ringlog_engine::core::{Core, CoreConfig, Durability};
 use ringlog_engine::recovery::{Recovered, RecoveryOptions, recover};
-use ringlog_engine::ring::{RealDisk, Shutdown, preflight};
+use ringlog_engine::ring::{CommitSync, RealDisk, Shutdown, preflight};
 use ringlog_engine::shard::Shard;
 
 use crate::admin::Admin;
@@ -38,12 +38,8 @@ pub use error::StartError;
 const JOURNAL_FILES: u64 = 8;
 /// Memory of a shard besides its journal's image, for what stays cached behind it.
 const CACHE_BYTES: u64 = 64 << 20;
-/// Commits in flight of a shard.
-const COMMITS_IN_FLIGHT: usize = 4;
 /// Descriptors of a shard for segment files.
 const OPEN_FILES_MAX: usize = 4096;
-/// Reads in flight of a shard.
-const READS_IN_FLIGHT: usize = 64;
 
 /// Runs the server until it is asked to end.
 ///
@@ -58,7 +54,7 @@ pub fn run(args: &Args) -> Result<(), StartError> {
         .map_err(|e| StartError::host("signal handlers cannot be set up", &e))?;
     let mut config = args.config()?;
     let shards = args.shards()?;
-    args.refuse_what_is_missing()?;
+    args.refuse_what_is_missing(&config)?;
     data_dir::prepare(&args.data)?;
     // The directory stays locked as long as this lives.
     let host = preflight(&args.data, &args.host_needs(shards)).map_err(StartError::preflight)?;
@@ -227,6 +223,7 @@ fn serve<D: Driver>(args: &Args, mut parts: Parts, ready: &str) -> Result<(), St
             shard,
             cpu: cpus.get(shard as usize).copied(),
             connections_max: parts.config.connections_max,
+            commit_sync: commit_sync(&parts.config),
         };
         let make = move |now| {
             Shard::new(
@@ -249,6 +246,13 @@ fn serve<D: Driver>(args: &Args, mut parts: Parts, ready: &str) -> Result<(), St
     Ok(())
 }
 
+fn commit_sync(config: &Config) -> CommitSync {
+    match config.text("ringlog.commit.sync") {
+        "dsync" => CommitSync::Dsync,
+        _ => CommitSync::Fdatasync,
+    }
+}
+
 fn core_config(args: &Args, config: &Config, shards: u32) -> CoreConfig {
     let journal = args.journal_bytes.max(JOURNAL_FILES * (8 << 20));
     CoreConfig {
@@ -258,7 +262,7 @@ fn core_config(args: &Args, config: &Config, shards: u32) -> CoreConfig {
             DurabilityChoice::Fsync => Durability::Fsync,
             DurabilityChoice::Write => Durability::Write,
         },
-        commits_in_flight: COMMITS_IN_FLIGHT,
+        commits_in_flight: config.number("ringlog.commits.in.flight") as usize,
         journal_file_bytes: journal / JOURNAL_FILES,
         journal_files: JOURNAL_FILES as usize,
         existing_journals: Vec::new(),
@@ -268,7 +272,7 @@ fn core_config(args: &Args, config: &Config, shards: u32) -> CoreConfig {
         read_direct: args.read_path == ReadPath::Direct,
         producer_expiry_ms: config.number("producer.id.expiration.ms"),
         open_files: OPEN_FILES_MAX,
-        reads_in_flight: READS_IN_FLIGHT,
+        reads_in_flight: config.number("ringlog.reads.in.flight") as usize,
         mutations: Default::default(),
     }
 }
