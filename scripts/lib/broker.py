@@ -99,7 +99,7 @@ class RinglogBroker:
         while True:
             with open(self.log, "rb") as file:
                 file.seek(before)
-                if any(b"ready" in line for line in file if not line.startswith(b"$ ")):
+                if any(line.startswith(b"ringlog ready") for line in file):
                     return
             if self.process.poll() is not None:
                 raise Failure(f"ringlog-server ended with {self.process.returncode}: {last_line(self.log)}")

@@ -3,6 +3,7 @@
 use std::io::ErrorKind;
 use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::os::fd::OwnedFd;
+use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
 use rustix::net::sockopt::set_socket_reuseaddr;
@@ -13,6 +14,11 @@ use super::{Args, StartError};
 
 /// How often a free range of ports is looked for when the system may choose.
 const TRIES: u32 = 50;
+/// How long a port is waited for. A server that was killed leaves its listeners to the kernel, which lets go of what an
+/// io_uring held some milliseconds after the process has gone; a supervisor is quicker.
+const LINGER: Duration = Duration::from_secs(1);
+/// Between two tries.
+const LINGER_STEP: Duration = Duration::from_millis(10);
 /// Connections that may wait to be accepted; the system may allow fewer.
 const BACKLOG: i32 = 4096;
 
@@ -80,7 +86,16 @@ fn bind(args: &Args, port: u16) -> Result<OwnedFd, StartError> {
         rustix::net::bind(&socket, &address)?;
         Ok(socket)
     };
-    bound().map_err(|e: Errno| refused(args, port, &e.into()))
+    let limit = Instant::now() + LINGER;
+    loop {
+        match bound() {
+            // With a port of the system's choice others are tried instead.
+            Err(Errno::ADDRINUSE) if args.port != 0 && Instant::now() < limit => {
+                std::thread::sleep(LINGER_STEP);
+            }
+            other => return other.map_err(|e: Errno| refused(args, port, &e.into())),
+        }
+    }
 }
 
 fn refused(args: &Args, port: u16, error: &std::io::Error) -> StartError {
