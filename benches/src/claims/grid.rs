@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::{Figures, Random, make_cold};
 use crate::disk::files::noise;
 use crate::disk::measure::{Latencies, Stopwatch};
-use crate::disk::{BenchError, Fill, Scratch};
+use crate::disk::{BenchError, Scratch};
 use crate::uring::Ring;
 
 /// Name of the file in the scratch folder.
@@ -78,9 +78,7 @@ impl<'a> Grid<'a> {
     /// # Errors
     /// [`BenchError`].
     pub fn prepare(scratch: &'a Scratch, bytes: u64) -> Result<Self, BenchError> {
-        scratch.needs(bytes)?;
-        let file = scratch.open(FILE, true)?;
-        scratch.fill(&file, bytes, Fill::Noise)?;
+        scratch.make(FILE, bytes)?;
         Ok(Self { scratch, bytes })
     }
 

@@ -125,6 +125,17 @@ impl Scratch {
             .map_err(BenchError::file("syncing a prepared file"))
     }
 
+    /// Makes `name` of `bytes` that do not repeat, written from end to end: overwrites allocate nothing, reads find data.
+    ///
+    /// # Errors
+    /// [`BenchError`].
+    pub fn make(&self, name: &str, bytes: u64) -> Result<Arc<File>, BenchError> {
+        self.needs(bytes)?;
+        let file = self.open(name, true)?;
+        self.fill(&file, bytes, Fill::Noise)?;
+        Ok(file)
+    }
+
     /// Removes `name`; fine when it is not there.
     ///
     /// # Errors

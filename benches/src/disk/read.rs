@@ -48,9 +48,7 @@ pub struct Read {
 /// # Errors
 /// [`BenchError`].
 pub fn prepare(scratch: &Scratch, file_bytes: u64) -> Result<(), BenchError> {
-    scratch.needs(file_bytes)?;
-    let file = scratch.open(FILE, true)?;
-    scratch.fill(&file, file_bytes, Fill::Noise)
+    scratch.make(FILE, file_bytes).map(drop)
 }
 
 /// Reads the whole file once.

@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 use super::counts::Counts;
 use super::{Figures, Random, make_cold, make_hot};
 use crate::disk::measure::Stopwatch;
-use crate::disk::{BenchError, Fill, Scratch};
+use crate::disk::{BenchError, Scratch};
 
 /// Name of the file in the scratch folder.
 const FILE: &str = "slices";
@@ -61,9 +61,7 @@ impl<'a> Slices<'a> {
     /// # Errors
     /// [`BenchError`].
     pub fn prepare(scratch: &'a Scratch, bytes: u64) -> Result<Self, BenchError> {
-        scratch.needs(bytes)?;
-        let file = scratch.open(FILE, true)?;
-        scratch.fill(&file, bytes, Fill::Noise)?;
+        scratch.make(FILE, bytes)?;
         Ok(Self { scratch, bytes })
     }
 
