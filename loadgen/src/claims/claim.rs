@@ -39,6 +39,12 @@ impl Scale {
             Self::Full => full,
         }
     }
+
+    /// The value for this scale, of values that begin with the smallest scale's.
+    #[must_use]
+    pub fn of<T>(self, [tiny, quick, full]: [T; 3]) -> T {
+        self.pick(tiny, quick, full)
+    }
 }
 
 /// What it takes before the first point.

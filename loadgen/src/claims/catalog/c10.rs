@@ -1,9 +1,7 @@
 //! C10: batches and codecs on real log lines.
 
-use super::whole::{Whole, WholeRig, compare, conclude, of, series, times};
-use crate::claims::PointError;
-use crate::claims::claim::{Claim, Needs, Rig, Scale};
-use crate::claims::lab::Lab;
+use super::whole::{Whole, WholeClaim, compare, conclude, of, series, times};
+use crate::claims::claim::Scale;
 use crate::claims::outcome::{Axis, Conclusion, Plot, Table};
 use crate::claims::plan::Point;
 use crate::claims::record::Measurement;
@@ -15,51 +13,34 @@ const BATCHES: [u64; 5] = [1, 10, 100, 1000, 5000];
 /// The batch size at which codecs are compared, and the large one against single records.
 const LARGE: u64 = 1000;
 
-pub(super) struct C10;
+pub(super) const C10: WholeClaim = WholeClaim {
+    id: "C10",
+    sentence: "batching and compression are what makes it fast",
+    points,
+    space_gib: [1, 8, 24],
+    setup_s: [1.0, 1.0, 2.0],
+    budget_s: [2.0, 22.0, 280.0],
+    judge,
+};
 
-impl Claim for C10 {
-    fn id(&self) -> &'static str {
-        "C10"
-    }
-
-    fn sentence(&self) -> &'static str {
-        "batching and compression are what makes it fast"
-    }
-
-    fn points(&self, scale: Scale) -> Vec<Point> {
-        let mut points = Vec::new();
-        for batch in BATCHES {
-            for codec in CODECS {
-                let load = format!(
-                    "produce -t {{topic}} -p 4 --delete-topics {{logs}} --batch-records {batch} --compression {codec} \
-                     --connections 8 --in-flight 4 {{time}}"
-                );
-                let rank = match (batch, codec) {
-                    (LARGE, "none" | "lz4" | "zstd") | (1, "none") => 0,
-                    (LARGE, _) => 1,
-                    (_, "none" | "zstd") => 2,
-                    _ => 3,
-                };
-                points.push(Whole::new(codec, batch, "", load).point(rank, scale));
-            }
-        }
-        points
-    }
-
-    fn needs(&self, scale: Scale) -> Needs {
-        Needs {
-            bytes: scale.pick(1 << 30, 8 << 30, 24 << 30),
-            setup_s: scale.pick(1.0, 1.0, 2.0),
+fn points(scale: Scale) -> Vec<Point> {
+    let mut points = Vec::new();
+    for batch in BATCHES {
+        for codec in CODECS {
+            let load = format!(
+                "produce -t {{topic}} -p 4 --delete-topics {{logs}} --batch-records {batch} --compression {codec} \
+                 --connections 8 --in-flight 4 {{time}}"
+            );
+            let rank = match (batch, codec) {
+                (LARGE, "none" | "lz4" | "zstd") | (1, "none") => 0,
+                (LARGE, _) => 1,
+                (_, "none" | "zstd") => 2,
+                _ => 3,
+            };
+            points.push(Whole::new(codec, batch, "", load).point(rank, scale));
         }
     }
-
-    fn rig<'a>(&self, lab: &'a Lab, _points: &[Point]) -> Result<Box<dyn Rig + 'a>, PointError> {
-        Ok(Box::new(WholeRig::new(lab, self.id())?))
-    }
-
-    fn judge(&self, measurements: &[Measurement]) -> Conclusion {
-        judge(measurements)
-    }
+    points
 }
 
 fn judge(measurements: &[Measurement]) -> Conclusion {

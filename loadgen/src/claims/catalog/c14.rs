@@ -1,9 +1,7 @@
 //! C14: what the page cache gives readers, and what a flush before every ack costs writers.
 
-use super::whole::{Whole, WholeRig, compare, conclude, of, store, times};
-use crate::claims::PointError;
-use crate::claims::claim::{Claim, Needs, Rig, Scale};
-use crate::claims::lab::Lab;
+use super::whole::{Whole, WholeClaim, compare, conclude, of, store, times};
+use crate::claims::claim::Scale;
 use crate::claims::outcome::{Axis, Conclusion, Mark, Plot, Series};
 use crate::claims::plan::Point;
 use crate::claims::record::Measurement;
@@ -23,58 +21,39 @@ fn stored_mib(scale: Scale) -> u64 {
     scale.pick(8, 800, 3200)
 }
 
-pub(super) struct C14;
+pub(super) const C14: WholeClaim = WholeClaim {
+    id: "C14",
+    sentence: "the page cache carries reads, and the flush policy decides what is lost",
+    points,
+    space_gib: [1, 8, 24],
+    setup_s: [1.0, 6.0, 24.0],
+    budget_s: [2.0, 22.0, 280.0],
+    judge,
+};
 
-impl Claim for C14 {
-    fn id(&self) -> &'static str {
-        "C14"
+fn points(scale: Scale) -> Vec<Point> {
+    let mut points = Vec::new();
+    for (side, path, hot, rank) in [
+        (HOT, "pread", true, 0),
+        (COLD, "pread", false, 0),
+        (PAST, "direct", false, 1),
+    ] {
+        let server = format!("--durability fsync --read-path {path}");
+        let whole = Whole::new(side, 0, &server, READ).after(store(stored_mib(scale), 4), hot);
+        let mut point = whole.point(rank, scale);
+        point.seconds = scale.pick(0.1, 0.9, 3.0);
+        points.push(point);
     }
-
-    fn sentence(&self) -> &'static str {
-        "the page cache carries reads, and the flush policy decides what is lost"
-    }
-
-    fn points(&self, scale: Scale) -> Vec<Point> {
-        let mut points = Vec::new();
-        for (side, path, hot, rank) in [
-            (HOT, "pread", true, 0),
-            (COLD, "pread", false, 0),
-            (PAST, "direct", false, 1),
-        ] {
-            let server = format!("--durability fsync --read-path {path}");
-            let whole = Whole::new(side, 0, &server, READ).after(store(stored_mib(scale), 4), hot);
-            let mut point = whole.point(rank, scale);
-            point.seconds = scale.pick(0.1, 0.9, 3.0);
-            points.push(point);
-        }
-        for batch in BATCHES {
-            for (side, durability) in [(FSYNC, "fsync"), (CACHED, "write")] {
-                let server = format!("--durability {durability} --read-path pread");
-                let load = format!(
-                    "produce -t {{topic}} -p 16 --delete-topics -s 256 --batch-records {batch} --connections 16 {{time}}"
-                );
-                points.push(
-                    Whole::new(side, batch, &server, load).point(u32::from(batch > 1), scale),
-                );
-            }
-        }
-        points
-    }
-
-    fn needs(&self, scale: Scale) -> Needs {
-        Needs {
-            bytes: scale.pick(1 << 30, 8 << 30, 24 << 30),
-            setup_s: scale.pick(1.0, 6.0, 24.0),
+    for batch in BATCHES {
+        for (side, durability) in [(FSYNC, "fsync"), (CACHED, "write")] {
+            let server = format!("--durability {durability} --read-path pread");
+            let load = format!(
+                "produce -t {{topic}} -p 16 --delete-topics -s 256 --batch-records {batch} --connections 16 {{time}}"
+            );
+            points.push(Whole::new(side, batch, &server, load).point(u32::from(batch > 1), scale));
         }
     }
-
-    fn rig<'a>(&self, lab: &'a Lab, _points: &[Point]) -> Result<Box<dyn Rig + 'a>, PointError> {
-        Ok(Box::new(WholeRig::new(lab, self.id())?))
-    }
-
-    fn judge(&self, measurements: &[Measurement]) -> Conclusion {
-        judge(measurements)
-    }
+    points
 }
 
 fn judge(measurements: &[Measurement]) -> Conclusion {

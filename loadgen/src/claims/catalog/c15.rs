@@ -1,9 +1,7 @@
 //! C15: what persistence costs, on this server.
 
-use super::whole::{Whole, WholeRig, compare, conclude, series, times};
-use crate::claims::PointError;
-use crate::claims::claim::{Claim, Needs, Rig, Scale};
-use crate::claims::lab::Lab;
+use super::whole::{Whole, WholeClaim, compare, conclude, series, times};
+use crate::claims::claim::Scale;
 use crate::claims::outcome::{Axis, Conclusion, Plot};
 use crate::claims::plan::Point;
 use crate::claims::record::Measurement;
@@ -16,47 +14,29 @@ const BATCHES: [u64; 3] = [1, 16, 256];
 /// A cost within this factor is little.
 const LITTLE: f64 = 1.25;
 
-pub(super) struct C15;
+pub(super) const C15: WholeClaim = WholeClaim {
+    id: "C15",
+    sentence: "persistence costs RabbitMQ and ActiveMQ dearly, Kafka and RocketMQ little",
+    points,
+    space_gib: [1, 8, 24],
+    setup_s: [1.0, 2.0, 4.0],
+    budget_s: [2.0, 22.0, 280.0],
+    judge,
+};
 
-impl Claim for C15 {
-    fn id(&self) -> &'static str {
-        "C15"
-    }
-
-    fn sentence(&self) -> &'static str {
-        "persistence costs RabbitMQ and ActiveMQ dearly, Kafka and RocketMQ little"
-    }
-
-    fn points(&self, scale: Scale) -> Vec<Point> {
-        let mut points = Vec::new();
-        for batch in BATCHES {
-            for (side, durability) in [(DURABLE, "fsync"), (NOT, "write")] {
-                let server = format!("--durability {durability}");
-                let load = format!(
-                    "produce -t {{topic}} -p 16 --delete-topics -s 1024 --batch-records {batch} --connections 16 {{time}}"
-                );
-                points.push(
-                    Whole::new(side, batch, &server, load).point(u32::from(batch == 16), scale),
-                );
-            }
-        }
-        points
-    }
-
-    fn needs(&self, scale: Scale) -> Needs {
-        Needs {
-            bytes: scale.pick(1 << 30, 8 << 30, 24 << 30),
-            setup_s: scale.pick(1.0, 2.0, 4.0),
+fn points(scale: Scale) -> Vec<Point> {
+    let mut points = Vec::new();
+    for batch in BATCHES {
+        for (side, durability) in [(DURABLE, "fsync"), (NOT, "write")] {
+            let server = format!("--durability {durability}");
+            let load = format!(
+                "produce -t {{topic}} -p 16 --delete-topics -s 1024 --batch-records {batch} --connections 16 {{time}}"
+            );
+            points
+                .push(Whole::new(side, batch, &server, load).point(u32::from(batch == 16), scale));
         }
     }
-
-    fn rig<'a>(&self, lab: &'a Lab, _points: &[Point]) -> Result<Box<dyn Rig + 'a>, PointError> {
-        Ok(Box::new(WholeRig::new(lab, self.id())?))
-    }
-
-    fn judge(&self, measurements: &[Measurement]) -> Conclusion {
-        judge(measurements)
-    }
+    points
 }
 
 fn judge(measurements: &[Measurement]) -> Conclusion {

@@ -1,9 +1,7 @@
 //! C16: whether more partitions bring more throughput.
 
-use super::whole::{Whole, WholeRig, compare, conclude, series, store, times};
-use crate::claims::PointError;
-use crate::claims::claim::{Claim, Needs, Rig, Scale};
-use crate::claims::lab::Lab;
+use super::whole::{Whole, WholeClaim, compare, conclude, series, store, times};
+use crate::claims::claim::Scale;
 use crate::claims::outcome::{Axis, Conclusion, Plot};
 use crate::claims::plan::Point;
 use crate::claims::record::Measurement;
@@ -20,62 +18,41 @@ fn stored_mib(scale: Scale) -> u64 {
     scale.pick(8, 400, 1600)
 }
 
-pub(super) struct C16;
+pub(super) const C16: WholeClaim = WholeClaim {
+    id: "C16",
+    sentence: "partitions bring throughput: one consumer each, more partitions more speed",
+    points,
+    space_gib: [1, 12, 30],
+    setup_s: [1.0, 2.0, 4.0],
+    budget_s: [2.0, 24.0, 280.0],
+    judge,
+};
 
-impl Claim for C16 {
-    fn id(&self) -> &'static str {
-        "C16"
+fn points(scale: Scale) -> Vec<Point> {
+    let mut points = Vec::new();
+    for partitions in PARTITIONS {
+        let load = format!(
+            "produce -t {{topic}} -p {partitions} --delete-topics -s 1024 --batch-bytes 16384 --connections 16 {{time}}"
+        );
+        let consumers = partitions.min(CONSUMERS_MAX);
+        let read = format!(
+            "consume -t {{stored}} --until end --duration 60 --connections {consumers} --max-bytes 8388608"
+        );
+        let rank = match partitions {
+            1 | MANY => 0,
+            4 | 64 => 1,
+            _ => 2,
+        };
+        points.push(Whole::new(PRODUCE, partitions, "", load).point(rank, scale));
+        let whole = Whole::new(CONSUME, partitions, "", read);
+        let mut point = whole
+            .after(store(stored_mib(scale), partitions as u32), true)
+            .point(rank, scale);
+        // What is stored is stored once.
+        point.seconds += scale.pick(0.0, 0.6, 1.0);
+        points.push(point);
     }
-
-    fn sentence(&self) -> &'static str {
-        "partitions bring throughput: one consumer each, more partitions more speed"
-    }
-
-    fn points(&self, scale: Scale) -> Vec<Point> {
-        let mut points = Vec::new();
-        for partitions in PARTITIONS {
-            let load = format!(
-                "produce -t {{topic}} -p {partitions} --delete-topics -s 1024 --batch-bytes 16384 --connections 16 {{time}}"
-            );
-            let consumers = partitions.min(CONSUMERS_MAX);
-            let read = format!(
-                "consume -t {{stored}} --until end --duration 60 --connections {consumers} --max-bytes 8388608"
-            );
-            let rank = match partitions {
-                1 | MANY => 0,
-                4 | 64 => 1,
-                _ => 2,
-            };
-            points.push(Whole::new(PRODUCE, partitions, "", load).point(rank, scale));
-            let whole = Whole::new(CONSUME, partitions, "", read);
-            let mut point = whole
-                .after(store(stored_mib(scale), partitions as u32), true)
-                .point(rank, scale);
-            // What is stored is stored once.
-            point.seconds += scale.pick(0.0, 0.6, 1.0);
-            points.push(point);
-        }
-        points
-    }
-
-    fn needs(&self, scale: Scale) -> Needs {
-        Needs {
-            bytes: scale.pick(1 << 30, 12 << 30, 30 << 30),
-            setup_s: scale.pick(1.0, 2.0, 4.0),
-        }
-    }
-
-    fn budget_s(&self, scale: Scale) -> f64 {
-        scale.pick(2.0, 24.0, 280.0)
-    }
-
-    fn rig<'a>(&self, lab: &'a Lab, _points: &[Point]) -> Result<Box<dyn Rig + 'a>, PointError> {
-        Ok(Box::new(WholeRig::new(lab, self.id())?))
-    }
-
-    fn judge(&self, measurements: &[Measurement]) -> Conclusion {
-        judge(measurements)
-    }
+    points
 }
 
 fn judge(measurements: &[Measurement]) -> Conclusion {

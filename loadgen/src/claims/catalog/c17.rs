@@ -1,9 +1,7 @@
 //! C17: what a backlog that drains costs those who write and those who read the tail.
 
-use super::whole::{Whole, WholeRig, compare, conclude, store, times};
-use crate::claims::PointError;
-use crate::claims::claim::{Claim, Needs, Rig, Scale};
-use crate::claims::lab::Lab;
+use super::whole::{Whole, WholeClaim, compare, conclude, store, times};
+use crate::claims::claim::Scale;
 use crate::claims::outcome::{Axis, Conclusion, Mark, Plot, Series};
 use crate::claims::plan::Point;
 use crate::claims::record::Measurement;
@@ -26,41 +24,24 @@ fn stored_mib(scale: Scale) -> u64 {
     scale.pick(8, 1200, 4800)
 }
 
-pub(super) struct C17;
+pub(super) const C17: WholeClaim = WholeClaim {
+    id: "C17",
+    sentence: "pull lets each consumer go at its own pace; a backlog of any size costs nothing",
+    points,
+    space_gib: [1, 4, 10],
+    setup_s: [1.0, 5.0, 15.0],
+    budget_s: [2.0, 22.0, 280.0],
+    judge,
+};
 
-impl Claim for C17 {
-    fn id(&self) -> &'static str {
-        "C17"
-    }
-
-    fn sentence(&self) -> &'static str {
-        "pull lets each consumer go at its own pace; a backlog of any size costs nothing"
-    }
-
-    fn points(&self, scale: Scale) -> Vec<Point> {
-        let tail = "e2e -t {topic} -p 4 --delete-topics -s 256 --rate 1000 --connections 4 {time}";
-        let drain = "consume -t {stored} --until repeat --connections 1 {time}";
-        let stored = store(stored_mib(scale), 4);
-        let alone = Whole::new(ALONE, 1000, "", tail).after(stored.clone(), false);
-        let mut beside = Whole::new(BESIDE, 1000, "", tail).after(stored, false);
-        beside.beside = drain.into();
-        vec![alone.point(0, scale), beside.point(0, scale)]
-    }
-
-    fn needs(&self, scale: Scale) -> Needs {
-        Needs {
-            bytes: scale.pick(1 << 30, 4 << 30, 10 << 30),
-            setup_s: scale.pick(1.0, 5.0, 15.0),
-        }
-    }
-
-    fn rig<'a>(&self, lab: &'a Lab, _points: &[Point]) -> Result<Box<dyn Rig + 'a>, PointError> {
-        Ok(Box::new(WholeRig::new(lab, self.id())?))
-    }
-
-    fn judge(&self, measurements: &[Measurement]) -> Conclusion {
-        judge(measurements)
-    }
+fn points(scale: Scale) -> Vec<Point> {
+    let tail = "e2e -t {topic} -p 4 --delete-topics -s 256 --rate 1000 --connections 4 {time}";
+    let drain = "consume -t {stored} --until repeat --connections 1 {time}";
+    let stored = store(stored_mib(scale), 4);
+    let alone = Whole::new(ALONE, 1000, "", tail).after(stored.clone(), false);
+    let mut beside = Whole::new(BESIDE, 1000, "", tail).after(stored, false);
+    beside.beside = drain.into();
+    vec![alone.point(0, scale), beside.point(0, scale)]
 }
 
 fn judge(measurements: &[Measurement]) -> Conclusion {

@@ -1,9 +1,7 @@
 //! C5: the read path of a whole server, by sendfile and by mapping.
 
-use super::whole::{Whole, WholeRig, missing, of, store};
-use crate::claims::PointError;
-use crate::claims::claim::{Claim, Needs, Rig, Scale};
-use crate::claims::lab::Lab;
+use super::whole::{Whole, WholeClaim, missing, of, store};
+use crate::claims::claim::Scale;
 use crate::claims::outcome::{Axis, Conclusion, Finding, Mark, Plot, Series};
 use crate::claims::plan::Point;
 use crate::claims::record::Measurement;
@@ -18,59 +16,38 @@ const COLD: u64 = 0;
 const READ: &str =
     "consume -t {stored} --until end --duration 60 --connections 1 --max-bytes 8388608";
 
-pub(super) struct C5;
-
 fn stored_mib(scale: Scale) -> u64 {
     scale.pick(8, 800, 3200)
 }
 
-impl Claim for C5 {
-    fn id(&self) -> &'static str {
-        "C5"
-    }
+pub(super) const C5: WholeClaim = WholeClaim {
+    id: "C5",
+    sentence: "sendfile makes Kafka faster than RocketMQ, which maps files: 170,000/s against 100,000/s",
+    points,
+    space_gib: [2, 6, 18],
+    setup_s: [2.0, 10.0, 60.0],
+    budget_s: [2.0, 25.0, 280.0],
+    judge,
+};
 
-    fn sentence(&self) -> &'static str {
-        "sendfile makes Kafka faster than RocketMQ, which maps files: 170,000/s against 100,000/s"
-    }
-
-    fn points(&self, scale: Scale) -> Vec<Point> {
-        let mut points = Vec::new();
-        for hot in [true, false] {
-            for path in PATHS {
-                let rank = match path {
-                    "sendfile" | "mmap" | "pread" => 0,
-                    _ => 1,
-                };
-                let server = format!("--read-path {path}");
-                let whole = Whole::new(path, if hot { HOT } else { COLD }, &server, READ);
-                let mut point = whole
-                    .after(store(stored_mib(scale), 4), hot)
-                    .point(rank, scale);
-                point.seconds = scale.pick(0.1, 0.8, 3.0);
-                points.push(point);
-            }
-        }
-        points
-    }
-
-    fn needs(&self, scale: Scale) -> Needs {
-        Needs {
-            bytes: ((stored_mib(scale) << 20) + (300 << 20)) * PATHS.len() as u64,
-            setup_s: scale.pick(2.0, 10.0, 60.0),
+fn points(scale: Scale) -> Vec<Point> {
+    let mut points = Vec::new();
+    for hot in [true, false] {
+        for path in PATHS {
+            let rank = match path {
+                "sendfile" | "mmap" | "pread" => 0,
+                _ => 1,
+            };
+            let server = format!("--read-path {path}");
+            let whole = Whole::new(path, if hot { HOT } else { COLD }, &server, READ);
+            let mut point = whole
+                .after(store(stored_mib(scale), 4), hot)
+                .point(rank, scale);
+            point.seconds = scale.pick(0.1, 0.8, 3.0);
+            points.push(point);
         }
     }
-
-    fn budget_s(&self, scale: Scale) -> f64 {
-        scale.pick(2.0, 25.0, 280.0)
-    }
-
-    fn rig<'a>(&self, lab: &'a Lab, _points: &[Point]) -> Result<Box<dyn Rig + 'a>, PointError> {
-        Ok(Box::new(WholeRig::new(lab, self.id())?))
-    }
-
-    fn judge(&self, measurements: &[Measurement]) -> Conclusion {
-        judge(measurements)
-    }
+    points
 }
 
 fn judge(measurements: &[Measurement]) -> Conclusion {

@@ -1,9 +1,7 @@
 //! C6: messages a second of one broker.
 
-use super::whole::{Whole, WholeRig, missing, of};
-use crate::claims::PointError;
-use crate::claims::claim::{Claim, Needs, Rig, Scale};
-use crate::claims::lab::Lab;
+use super::whole::{Whole, WholeClaim, missing, of};
+use crate::claims::claim::Scale;
 use crate::claims::outcome::{Axis, Conclusion, Finding, Mark, Plot, Series, Table};
 use crate::claims::plan::Point;
 use crate::claims::record::Measurement;
@@ -26,60 +24,43 @@ const DURABILITIES: [(&str, &str); 2] = [
 const BATCHED: &str = "in batches of 64 KiB";
 const SINGLE: &str = "one at a time on 64 connections";
 
-pub(super) struct C6;
-
 fn side(how: &str, durability: &str) -> String {
     format!("{how}, {durability}")
 }
 
-impl Claim for C6 {
-    fn id(&self) -> &'static str {
-        "C6"
-    }
+pub(super) const C6: WholeClaim = WholeClaim {
+    id: "C6",
+    sentence: "one broker takes: ActiveMQ 6,000/s, RabbitMQ 12,000/s, RocketMQ 100,000/s, Kafka 1,000,000/s",
+    points,
+    space_gib: [1, 8, 24],
+    setup_s: [1.0, 2.0, 4.0],
+    budget_s: [2.0, 22.0, 280.0],
+    judge,
+};
 
-    fn sentence(&self) -> &'static str {
-        "one broker takes: ActiveMQ 6,000/s, RabbitMQ 12,000/s, RocketMQ 100,000/s, Kafka 1,000,000/s"
-    }
-
-    fn points(&self, scale: Scale) -> Vec<Point> {
-        let mut points = Vec::new();
-        for size in SIZES {
-            for (how, flags) in [
-                (BATCHED, "--batch-bytes 65536 --connections 4 --in-flight 5"),
-                (SINGLE, "--batch-records 1 --connections 64"),
-            ] {
-                for (server, durability) in DURABILITIES {
-                    let load = format!(
-                        "produce -t {{topic}} -p 16 --delete-topics -s {size} {flags} {{time}}"
-                    );
-                    let rank = match (size, how, server) {
-                        (100, BATCHED, _) => 0,
-                        (1024, BATCHED, _) => 1,
-                        _ => 2,
-                    };
-                    points.push(
-                        Whole::new(&side(how, durability), size, server, load).point(rank, scale),
-                    );
-                }
+fn points(scale: Scale) -> Vec<Point> {
+    let mut points = Vec::new();
+    for size in SIZES {
+        for (how, flags) in [
+            (BATCHED, "--batch-bytes 65536 --connections 4 --in-flight 5"),
+            (SINGLE, "--batch-records 1 --connections 64"),
+        ] {
+            for (server, durability) in DURABILITIES {
+                let load = format!(
+                    "produce -t {{topic}} -p 16 --delete-topics -s {size} {flags} {{time}}"
+                );
+                let rank = match (size, how, server) {
+                    (100, BATCHED, _) => 0,
+                    (1024, BATCHED, _) => 1,
+                    _ => 2,
+                };
+                points.push(
+                    Whole::new(&side(how, durability), size, server, load).point(rank, scale),
+                );
             }
         }
-        points
     }
-
-    fn needs(&self, scale: Scale) -> Needs {
-        Needs {
-            bytes: scale.pick(1 << 30, 8 << 30, 24 << 30),
-            setup_s: scale.pick(1.0, 2.0, 4.0),
-        }
-    }
-
-    fn rig<'a>(&self, lab: &'a Lab, _points: &[Point]) -> Result<Box<dyn Rig + 'a>, PointError> {
-        Ok(Box::new(WholeRig::new(lab, self.id())?))
-    }
-
-    fn judge(&self, measurements: &[Measurement]) -> Conclusion {
-        judge(measurements)
-    }
+    points
 }
 
 fn judge(measurements: &[Measurement]) -> Conclusion {

@@ -9,13 +9,60 @@ use serde_json::json;
 
 use crate::claims::PointError;
 use crate::claims::broker::{Broker, figures};
-use crate::claims::claim::{Rig, Scale};
+use crate::claims::claim::{Claim, Needs, Rig, Scale};
 use crate::claims::lab::Lab;
 use crate::claims::outcome::{Conclusion, Finding, Mark, Series, find};
 use crate::claims::plan::Point;
 use crate::claims::record::Measurement;
 use crate::claims::report_number;
 use crate::claims::verdict::{self, Expect, Verdict};
+
+/// A claim whose points are all lines of `ringlog-load` against a server. Arrays are for the scales, the smallest first.
+pub(super) struct WholeClaim {
+    pub(super) id: &'static str,
+    pub(super) sentence: &'static str,
+    pub(super) points: fn(Scale) -> Vec<Point>,
+    /// GiB on the disk under test, at most at a time.
+    pub(super) space_gib: [u64; 3],
+    /// Seconds to start servers and to store what is read.
+    pub(super) setup_s: [f64; 3],
+    /// Seconds in all.
+    pub(super) budget_s: [f64; 3],
+    pub(super) judge: fn(&[Measurement]) -> Conclusion,
+}
+
+impl Claim for WholeClaim {
+    fn id(&self) -> &'static str {
+        self.id
+    }
+
+    fn sentence(&self) -> &'static str {
+        self.sentence
+    }
+
+    fn points(&self, scale: Scale) -> Vec<Point> {
+        (self.points)(scale)
+    }
+
+    fn needs(&self, scale: Scale) -> Needs {
+        Needs {
+            bytes: scale.of(self.space_gib) << 30,
+            setup_s: scale.of(self.setup_s),
+        }
+    }
+
+    fn budget_s(&self, scale: Scale) -> f64 {
+        scale.of(self.budget_s)
+    }
+
+    fn rig<'a>(&self, lab: &'a Lab, _points: &[Point]) -> Result<Box<dyn Rig + 'a>, PointError> {
+        Ok(Box::new(WholeRig::new(lab, self.id)?))
+    }
+
+    fn judge(&self, measurements: &[Measurement]) -> Conclusion {
+        (self.judge)(measurements)
+    }
+}
 
 /// One setting.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
