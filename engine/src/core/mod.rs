@@ -131,8 +131,6 @@ pub struct Core {
     files: Files,
     waiting_opens: HashMap<FileId, Vec<OpenWaiter>>,
     destage: Destage,
-    /// Files of the round that wait for their sync.
-    round_files: Vec<FileId>,
     reads: Reads,
     doomed: Vec<Doomed>,
     /// Directories of dropped partitions, to be removed.
@@ -170,7 +168,6 @@ impl Core {
             journal,
             waiting_opens: HashMap::new(),
             destage: Destage::default(),
-            round_files: Vec::new(),
             reads: Reads::default(),
             doomed: Vec::new(),
             dropped: Vec::new(),

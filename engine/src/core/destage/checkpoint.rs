@@ -1,0 +1,198 @@
+//! The checkpoint that ends a round: once it is durable, the journal's frames up to the cut are free.
+
+use crate::disk::{DiskError, Lane, OpKind, OpenMode, WriteData};
+use crate::id::{FrameSeq, Now};
+use crate::store::{
+    CheckpointHeader, CheckpointWriter, PartitionRecord, checkpoint_path, shard_dir,
+};
+
+use super::Phase;
+use crate::core::Core;
+use crate::core::outbox::Owner;
+
+/// Partitions put into a checkpoint in one turn.
+const TURN_RECORDS: usize = 256;
+
+impl Core {
+    /// Everything the round wrote is durable: a checkpoint may speak of it.
+    pub(super) fn begin_checkpoint(&mut self) {
+        self.destage.phase = Phase::Checkpoint;
+        self.destage.next_record = 0;
+        self.destage.log_starts.clear();
+        let run = self.run;
+        let header = CheckpointHeader::new(
+            run.dir_id,
+            self.config.shard,
+            run.run,
+            self.config.shards,
+            run.leader_epoch,
+        );
+        let (cut, clean) = (FrameSeq(self.destage.cut), self.destage.clean);
+        let header = header.with(self.destage.generation + 1, cut, clean);
+        self.destage.writer = Some(CheckpointWriter::new(header));
+        let slot = self.destage.slot;
+        if self.destage.slots[slot].is_none() {
+            let file = self.out.new_file();
+            let path = checkpoint_path(self.config.shard, slot as u32).into();
+            let kind = OpKind::Open {
+                file,
+                path,
+                mode: OpenMode::WriteDirect,
+            };
+            self.destage.slots[slot] = Some(file);
+            self.destage.slot_opening = true;
+            self.destage.outstanding += 1;
+            self.out
+                .submit(Lane::Background, kind, Owner::CheckpointWrite(0));
+        }
+        self.checkpoint_turn();
+    }
+
+    pub(super) fn checkpoint_turn(&mut self) {
+        let Some(file) = self.destage.slots[self.destage.slot] else {
+            return;
+        };
+        if self.destage.slot_opening || self.destage.error.is_some() {
+            return self.end_checkpoint();
+        }
+        let mut pieces = Vec::new();
+        if self.destage.writing_bytes < self.destage.pace.writing_bytes
+            && let Some(mut writer) = self.destage.writer.take()
+        {
+            let end = (self.destage.next_record + TURN_RECORDS).min(self.parts.len());
+            for at in self.destage.next_record..end {
+                if let Some(partition) = &self.parts[at] {
+                    let log_start = partition.storable_log_start();
+                    if partition.sheds_at(log_start) {
+                        self.destage.log_starts.push((at as u32, log_start));
+                    }
+                    let record = PartitionRecord {
+                        key: partition.key,
+                        log_start,
+                        log: &partition.stored,
+                        epochs: &partition.epochs,
+                        producers: &partition.producers,
+                        durable_end: partition.high_watermark,
+                    };
+                    writer.push(&record, &mut pieces);
+                }
+            }
+            self.destage.next_record = end;
+            if end == self.parts.len() {
+                writer.finish(&mut pieces);
+            } else {
+                self.destage.writer = Some(writer);
+            }
+        }
+        for (offset, data) in pieces {
+            let bytes = data.len();
+            self.destage.outstanding += 1;
+            self.destage.writing_bytes += bytes;
+            self.destage.bytes_written += bytes as u64;
+            let data = WriteData::Owned(data);
+            let kind = OpKind::Write {
+                file,
+                offset,
+                data,
+                sync: false,
+            };
+            self.out
+                .submit(Lane::Background, kind, Owner::CheckpointWrite(bytes));
+        }
+        self.end_checkpoint();
+    }
+
+    fn end_checkpoint(&mut self) {
+        if self.destage.outstanding > 0 {
+            return;
+        }
+        if self.destage.error.is_some() {
+            self.destage.phase = Phase::Failing;
+            return;
+        }
+        if self.destage.writer.is_some() {
+            return;
+        }
+        let Some(file) = self.destage.slots[self.destage.slot] else {
+            return;
+        };
+        self.destage.phase = Phase::CheckpointSync;
+        self.destage.outstanding = 1;
+        self.out.submit(
+            Lane::Background,
+            OpKind::Sync { file },
+            Owner::CheckpointSync,
+        );
+        if self.destage.generation < 2 && !self.config.mutations.skip_dir_sync {
+            // Each slot's name is new once in a run at most.
+            self.destage.outstanding += 1;
+            let path = shard_dir(self.config.shard).into();
+            self.out.submit(
+                Lane::Background,
+                OpKind::SyncDir { path },
+                Owner::CheckpointSync,
+            );
+        }
+    }
+
+    /// A checkpoint's file was opened or a piece of it written.
+    pub(in crate::core) fn checkpoint_written(
+        &mut self,
+        bytes: usize,
+        result: Result<(), DiskError>,
+    ) {
+        self.destage.outstanding -= 1;
+        self.destage.writing_bytes -= bytes;
+        if self.destage.slot_opening {
+            self.destage.slot_opening = false;
+            if result.is_err() {
+                self.destage.slots[self.destage.slot] = None;
+            }
+        }
+        if let Err(error) = result {
+            self.destage.error.get_or_insert(error);
+            self.destage.writer = None;
+            if self.destage.outstanding == 0 {
+                self.destage.phase = Phase::Failing;
+            }
+            return;
+        }
+        self.checkpoint_turn();
+    }
+
+    /// The checkpoint is durable: the journal's frames up to the cut are free.
+    pub(in crate::core) fn checkpoint_synced(&mut self, now: Now, result: Result<(), DiskError>) {
+        self.destage.outstanding -= 1;
+        if let Err(error) = result {
+            self.destage.error.get_or_insert(error);
+        }
+        if self.destage.outstanding > 0 {
+            return;
+        }
+        if self.destage.error.is_some() {
+            self.destage.phase = Phase::Failing;
+            return;
+        }
+        self.destage.generation += 1;
+        self.destage.slot ^= 1;
+        self.destage.rounds += 1;
+        self.destage.phase = Phase::Idle;
+        self.destage.final_done = self.destage.clean;
+        self.destage.ended_clean = self.destage.clean;
+        self.destage.last_round = (self.destage.begun_bytes, self.journal.backlog_bytes());
+        self.journal.release(&mut self.out, self.destage.cut);
+        self.storage_full = false;
+        self.room_changed = true;
+        let starts = std::mem::take(&mut self.destage.log_starts);
+        self.raise_log_starts(starts);
+        if !self.destage.dirty.is_empty() {
+            self.destage.oldest_ns.get_or_insert(now.mono_ns);
+        }
+        tracing::debug!(
+            shard = self.config.shard,
+            cut = self.destage.cut,
+            generation = self.destage.generation,
+            "destage round finished"
+        );
+    }
+}
