@@ -1,16 +1,15 @@
-//! A shard's inputs, its thread, and what is set up before its turns begin.
+//! Entry points, and what is set up before its turns begin.
 
 use std::io;
 use std::net::TcpListener;
-use std::sync::Arc;
 use std::thread::JoinHandle;
 
 use glommio::{GlommioError, LocalExecutor, LocalExecutorBuilder, Placement, PoolPlacement};
 use rustix::process::{Resource, getrlimit};
 
 use crate::id::Now;
-use crate::ring::{ExitOnPanic, RingError, RingStats, Root, Shutdown, exit_process, now};
-use crate::shard::{App, Driven, MailSender, Mailbox, Shard};
+use crate::ring::{ExitOnPanic, Inputs, RingError, Root, Shutdown, now, spawn};
+use crate::shard::{App, Driven, MailSender, Shard};
 
 use super::accept::Acceptor;
 use super::disk::Files;
@@ -19,38 +18,15 @@ use super::turns::{Progress, Turns};
 use super::{ExecutorWaker, GlommioConfig};
 
 /// What reaches a shard besides its executor.
-pub struct ShardInputs<M> {
-    listener: TcpListener,
-    mailbox: Mailbox<M>,
-    waker: Arc<ExecutorWaker>,
-    shutdown: Shutdown,
-    stats: Arc<RingStats>,
-}
+pub type ShardInputs<M> = Inputs<M, ExecutorWaker>;
 
-impl<M: Send + 'static> ShardInputs<M> {
+impl<M: Send + 'static> Inputs<M, ExecutorWaker> {
     /// Inputs of a shard that accepts from `listener`, and the sender of its mailbox.
     ///
     /// # Errors
     /// None; it has the shape of the ring driver's.
     pub fn new(listener: TcpListener, shutdown: Shutdown) -> io::Result<(MailSender<M>, Self)> {
-        let waker = ExecutorWaker::new();
-        shutdown.register(waker.clone());
-        let (sender, mailbox) = Mailbox::new(waker.clone());
-        let inputs = Self {
-            listener,
-            mailbox,
-            waker,
-            shutdown,
-            stats: Arc::default(),
-        };
-        Ok((sender, inputs))
-    }
-
-    /// The shard's counters, to keep. Those of the ring itself (enters, completions, other calls) and of spans stay
-    /// zero: the executor hides them.
-    #[must_use]
-    pub fn stats(&self) -> Arc<RingStats> {
-        self.stats.clone()
+        Ok(Self::with_waker(listener, shutdown, ExecutorWaker::new()))
     }
 }
 
@@ -81,16 +57,9 @@ where
     A: App + 'static,
     F: FnOnce(Now) -> Shard<A> + Send + 'static,
 {
-    let shard = config.shard;
-    std::thread::Builder::new()
-        .name(format!("ringlog-{shard}"))
-        .spawn(move || {
-            let _guard = ExitOnPanic("shard");
-            let exit = |error: &RingError| exit_process(shard, error);
-            if let Err(error) = run(&config, inputs, make_shard, exit) {
-                exit_process(shard, &error);
-            }
-        })
+    spawn(config.shard, move |on_fatal| {
+        run(&config, inputs, make_shard, on_fatal)
+    })
 }
 
 /// [`run_shard`] for anything that can be driven; `on_fatal` is told of a fatal failure before anything else is

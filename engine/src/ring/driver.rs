@@ -1,24 +1,24 @@
-//! A shard's inputs, its thread, and what is set up before its loop runs.
+//! Entry points, and what is set up before its loop runs.
 
 use std::io;
 use std::net::TcpListener;
 use std::os::fd::AsRawFd;
-use std::sync::Arc;
 use std::thread::JoinHandle;
 
 use crate::id::Now;
-use crate::shard::{App, Driven, MailSender, Mailbox, Shard};
+use crate::shard::{App, Driven, MailSender, Shard};
 
 use super::background::Background;
-use super::error::{ExitOnPanic, exit_process};
+use super::error::ExitOnPanic;
 use super::lanes::{FILE_WORKERS, Lanes};
 use super::net::{Net, send_at_once};
 use super::pool::RecvPool;
 use super::sendfile::Senders;
+use super::spawn::{Inputs, spawn};
 use super::table::FileTable;
 use super::turns::Turns;
 use super::uring::{Ring, create};
-use super::{RingConfig, RingError, RingStats, ShardWaker, Shutdown, SpanPath, now};
+use super::{RingConfig, RingError, ShardWaker, Shutdown, SpanPath, now};
 
 /// Entries of the submission queue: more than that are submitted in several calls.
 const SUBMISSIONS: u32 = 1024;
@@ -26,38 +26,15 @@ const SUBMISSIONS: u32 = 1024;
 const COMPLETIONS: u32 = 8192;
 
 /// What reaches a shard besides its ring.
-pub struct ShardInputs<M> {
-    pub(super) listener: TcpListener,
-    pub(super) mailbox: Mailbox<M>,
-    pub(super) waker: Arc<ShardWaker>,
-    pub(super) shutdown: Shutdown,
-    pub(super) stats: Arc<RingStats>,
-}
+pub type ShardInputs<M> = Inputs<M, ShardWaker>;
 
-impl<M: Send + 'static> ShardInputs<M> {
+impl<M: Send + 'static> Inputs<M, ShardWaker> {
     /// Inputs of a shard that accepts from `listener`, and the sender of its mailbox.
     ///
     /// # Errors
     /// The process has no descriptor left.
     pub fn new(listener: TcpListener, shutdown: Shutdown) -> io::Result<(MailSender<M>, Self)> {
-        let waker = ShardWaker::new()?;
-        shutdown.register(waker.clone());
-        let (sender, mailbox) = Mailbox::new(waker.clone());
-        let stats = Arc::default();
-        let inputs = Self {
-            listener,
-            mailbox,
-            waker,
-            shutdown,
-            stats,
-        };
-        Ok((sender, inputs))
-    }
-
-    /// The shard's counters, to keep.
-    #[must_use]
-    pub fn stats(&self) -> Arc<RingStats> {
-        self.stats.clone()
+        Ok(Self::with_waker(listener, shutdown, ShardWaker::new()?))
     }
 }
 
@@ -88,16 +65,9 @@ where
     A: App,
     F: FnOnce(Now) -> Shard<A> + Send + 'static,
 {
-    let shard = config.shard;
-    std::thread::Builder::new()
-        .name(format!("ringlog-{shard}"))
-        .spawn(move || {
-            let _guard = ExitOnPanic("shard");
-            let exit = |error: &RingError| exit_process(shard, error);
-            if let Err(error) = run(&config, inputs, make_shard, exit) {
-                exit_process(shard, &error);
-            }
-        })
+    spawn(config.shard, move |on_fatal| {
+        run(&config, inputs, make_shard, on_fatal)
+    })
 }
 
 /// [`run_shard`] for anything that can be driven; `on_fatal` is told of a fatal failure before anything else is

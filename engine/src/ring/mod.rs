@@ -8,7 +8,8 @@
 //!
 //! | file | what it does |
 //! |---|---|
-//! | `driver` | the loop |
+//! | `driver`, `spawn` | entry points and set-up |
+//! | `turns` | the loop |
 //! | `uring` | the ring itself: submitting, waiting, reaping |
 //! | `net`, `conn`, `send`, `span` | connections |
 //! | `lanes` | journal commits and reads on the shard's ring |
@@ -36,6 +37,7 @@ mod sendfile;
 mod shutdown;
 mod signals;
 mod slow;
+mod spawn;
 mod stats;
 mod table;
 mod turns;
@@ -52,6 +54,7 @@ pub use files::RealDisk;
 pub use preflight::{Preflight, PreflightError, PreflightOptions, preflight};
 pub use shutdown::Shutdown;
 pub use signals::on_signals;
+pub use spawn::Inputs;
 pub use stats::{RingStats, RingStatsSnapshot};
 pub use waker::ShardWaker;
 
@@ -59,9 +62,10 @@ pub use waker::ShardWaker;
 #[cfg(feature = "glommio")]
 pub(crate) use {
     clock::mono_ns,
-    error::{ExitOnPanic, exit_process},
+    error::ExitOnPanic,
     root::{Root, allocate},
     slow::carry_out as carry_out_slow,
+    spawn::spawn,
 };
 
 #[cfg(test)]
