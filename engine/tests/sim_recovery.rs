@@ -3,8 +3,10 @@
 
 #![allow(clippy::unwrap_used)]
 
-use ringlog_engine::batch::{BatchBuilder, NewRecord};
-use ringlog_engine::core::{Core, CoreConfig, Durability, Inspect, LogConfig, Mutations};
+mod machine;
+
+use machine::{core_config, record_batch};
+use ringlog_engine::core::{Core, CoreConfig, LogConfig, Mutations};
 use ringlog_engine::disk::DiskError;
 use ringlog_engine::id::{Now, PartitionKey, TopicId};
 use ringlog_engine::recovery::{PartitionMeta, Recovered, RecoveryError, RecoveryOptions, recover};
@@ -51,31 +53,11 @@ impl Machine {
         }
     }
 
-    fn config(&self) -> CoreConfig {
-        CoreConfig {
-            shard: 0,
-            shards: 1,
-            durability: Durability::Fsync,
-            commits_in_flight: 2,
-            journal_file_bytes: 64 << 10,
-            journal_files: 2,
-            existing_journals: Vec::new(),
-            memory_bytes: 1 << 20,
-            max_batch_bytes: 4096,
-            read_direct: true,
-            producer_expiry_ms: 1 << 40,
-            open_files: 16,
-            reads_in_flight: 4,
-            inspect: Inspect::Headers,
-            mutations: Mutations::default(),
-        }
-    }
-
     /// Recovers, or crashes after `crash_after` calls.
     fn start(&mut self, crash_after: Option<u64>) -> Result<Recovered, RecoveryError> {
         let options = RecoveryOptions {
             shards: 1,
-            journal_file_len: self.config().journal_file_len(),
+            journal_file_len: core_config().journal_file_len(),
             new_dir_id: [9; 16],
             now_ms: NOW.wall_ms,
             mutations: Mutations::default(),
@@ -100,14 +82,14 @@ impl Machine {
     fn serve(&mut self, recovered: Recovered) {
         let config = CoreConfig {
             existing_journals: recovered.existing_journals(0),
-            ..self.config()
+            ..core_config()
         };
         let mut core = Core::new(config, recovered.run, recovered.partitions, NOW);
         let part = core.lookup(self.meta.key).unwrap();
         let mut now = NOW;
         let mut appended = 0;
         while appended < BATCHES || core.offsets(part).unwrap().high_watermark < appended as i64 {
-            if appended < BATCHES && core.append(now, part, &batch(now)).is_ok() {
+            if appended < BATCHES && core.append(now, part, &record_batch(now, 1500)).is_ok() {
                 appended += 1;
             }
             core.poll(now);
@@ -131,17 +113,6 @@ impl Machine {
             Err(error) => panic!("{story}: {error}"),
         }
     }
-}
-
-fn batch(now: Now) -> Vec<u8> {
-    let mut builder = BatchBuilder::new();
-    builder.push(&NewRecord {
-        timestamp_ms: now.wall_ms,
-        key: None,
-        value: Some(&[b'x'; 1500]),
-        headers: &[],
-    });
-    builder.build().unwrap().to_vec()
 }
 
 fn is_crash(error: &RecoveryError) -> bool {
