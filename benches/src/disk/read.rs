@@ -8,7 +8,7 @@ use ringlog_engine::buf::AlignedBuf;
 use serde::Serialize;
 
 use super::BenchError;
-use super::files::{Fill, Scratch, drop_pages};
+use super::files::{Scratch, drop_pages};
 use super::measure::{Latencies, Stopwatch};
 use super::report::Figures;
 use crate::uring::Ring;
