@@ -9,6 +9,7 @@ pub mod disk;
 pub mod glommio;
 pub mod id;
 pub mod journal;
+pub mod record;
 pub mod recovery;
 pub mod ring;
 pub mod shard;

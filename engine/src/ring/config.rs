@@ -1,6 +1,9 @@
 //! Settings of the ring driver.
 
 use std::path::PathBuf;
+use std::sync::Arc;
+
+use crate::record::Recorder;
 
 /// How a commit reaches the device.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -45,6 +48,8 @@ pub struct RingConfig {
     pub commit_sync: CommitSync,
     /// How long a shutdown waits for slow readers to take what is queued for them, milliseconds.
     pub flush_ms: u64,
+    /// Where disk operations are recorded, if they are.
+    pub recorder: Option<Arc<Recorder>>,
 }
 
 impl RingConfig {
@@ -62,6 +67,7 @@ impl RingConfig {
             sendfile_threads: 2,
             commit_sync: CommitSync::default(),
             flush_ms: 5_000,
+            recorder: None,
         }
     }
 }

@@ -2,11 +2,13 @@
 
 use std::collections::VecDeque;
 use std::io;
+use std::sync::Arc;
 
 use io_uring::cqueue;
 
 use crate::disk::Completion;
 use crate::id::Now;
+use crate::record::Recorder;
 use crate::shard::{Driven, Mailbox};
 
 use super::background::{Background, Report};
@@ -46,6 +48,8 @@ pub(super) struct Turns<'a, 'r, D: Driven> {
     mail: VecDeque<D::Mail>,
     reports: VecDeque<Report>,
     outcomes: VecDeque<Outcome>,
+    number: u32,
+    recorder: Option<Arc<Recorder>>,
 }
 
 impl<'a, 'r, D: Driven> Turns<'a, 'r, D> {
@@ -75,6 +79,8 @@ impl<'a, 'r, D: Driven> Turns<'a, 'r, D> {
             mail: VecDeque::new(),
             reports: VecDeque::new(),
             outcomes: VecDeque::new(),
+            number: config.shard,
+            recorder: config.recorder.clone(),
         }
     }
 
@@ -261,6 +267,9 @@ impl<'a, 'r, D: Driven> Turns<'a, 'r, D> {
     }
 
     fn completed(&mut self, now: Now, completion: Completion) {
+        if let Some(recorder) = &self.recorder {
+            recorder.end(self.number, &completion);
+        }
         if !self.over {
             self.shard.completed(now, completion);
         }
@@ -282,6 +291,9 @@ impl<'a, 'r, D: Driven> Turns<'a, 'r, D> {
     /// connections are ready for.
     fn carry_out(&mut self, now: Now) -> Result<(), RingError> {
         while let Some(op) = self.shard.next_op() {
+            if let Some(recorder) = &self.recorder {
+                recorder.begin(self.number, &op);
+            }
             if Lanes::takes(&op) {
                 self.lanes
                     .start(&mut self.ring, &mut self.files, op, now.mono_ns)

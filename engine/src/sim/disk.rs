@@ -79,7 +79,7 @@ impl Default for DiskConfig {
     }
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Handle {
     pub(super) node: NodeId,
     pub(super) mode: OpenMode,
@@ -93,6 +93,12 @@ pub(super) struct Flight {
     pub(super) op: Op,
     /// What had happened when it was submitted: all that a sync covers.
     horizon: u64,
+}
+
+impl Flight {
+    pub(super) fn new(shard: u32, op: Op, horizon: u64) -> Self {
+        Self { shard, op, horizon }
+    }
 }
 
 /// `EROFS`: what a file system answers that has stopped itself.
@@ -179,11 +185,7 @@ impl SimDisk {
         };
         let due = now_ns + latency.draw(&mut self.rng);
         self.next_ticket += 1;
-        let flight = Flight {
-            shard,
-            op,
-            horizon: self.tree.stamp(),
-        };
+        let flight = Flight::new(shard, op, self.tree.stamp());
         self.flights.insert((due, self.next_ticket), flight);
     }
 
@@ -276,7 +278,7 @@ impl SimDisk {
 
     // --- effects ---
 
-    fn carry_out(&mut self, flight: Flight) -> Completion {
+    pub(super) fn carry_out(&mut self, flight: Flight) -> Completion {
         let Flight { shard, op, horizon } = flight;
         let is_change = is_change(&op.kind);
         let (result, returned) = match op.kind {
@@ -498,7 +500,7 @@ impl SimDisk {
     }
 
     /// The process ended while the operation was in flight: it may have been done, in part or not at all.
-    fn interrupt(&mut self, flight: &Flight) {
+    pub(super) fn interrupt(&mut self, flight: &Flight) {
         if self.rng.percent(50) {
             return;
         }

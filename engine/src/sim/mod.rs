@@ -17,6 +17,7 @@ mod life;
 mod model;
 mod plan;
 mod producer;
+mod replay;
 mod rng;
 mod rules;
 mod run;
@@ -28,5 +29,6 @@ mod world;
 
 pub use blocking::BlockingDisk;
 pub use disk::{DiskConfig, Faults, Latency, SimDisk};
+pub use replay::{Image, Replay};
 pub use rng::Rng;
 pub use run::{Failure, MUTATIONS, RunOptions, Summary, mutation, run_seed};

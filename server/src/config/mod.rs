@@ -325,6 +325,13 @@ pub const BROKER_CONFIGS: &[BrokerConfig] = &[
         0,
         "With less free space than this on the data directory's disk, Produce is refused until there is more again.",
     ),
+    word(
+        "ringlog.disk.record",
+        "",
+        &[],
+        "A file in which every operation on the data directory is recorded, data included, so that tests can rebuild what a \
+         loss of power leaves. Slow and large; nothing when empty. The ring driver alone has it.",
+    ),
     number(
         "ringlog.inspect.decompressed.max.bytes",
         "67108864",

@@ -194,6 +194,12 @@ impl Args {
                         .into(),
                 ));
             }
+            if !config.text("ringlog.disk.record").is_empty() {
+                return Err(StartError::settings(
+                    "--driver glommio records no disk operations; leave ringlog.disk.record out"
+                        .into(),
+                ));
+            }
             if config.text("ringlog.commit.sync") != "fdatasync" {
                 return Err(StartError::settings(
                     "--driver glommio has no write with RWF_DSYNC; set ringlog.commit.sync=fdatasync"

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 
 use ringlog_engine::id::Now;
+use ringlog_engine::record::Recorder;
 use ringlog_engine::ring::{self, CommitSync, RingConfig, RingStats, Shutdown, SpanPath};
 use ringlog_engine::shard::{MailSender, Shard};
 
@@ -19,6 +20,7 @@ pub(super) struct Place<'a> {
     pub(super) cpu: Option<usize>,
     pub(super) connections_max: usize,
     pub(super) commit_sync: CommitSync,
+    pub(super) recorder: Option<Arc<Recorder>>,
 }
 
 /// Something that runs shards.
@@ -67,6 +69,7 @@ impl Driver for Ring {
             cpu: place.cpu,
             max_connections: place.connections_max,
             commit_sync: place.commit_sync,
+            recorder: place.recorder.clone(),
             span_path: match place.args.read_path {
                 ReadPath::Splice => SpanPath::Splice,
                 _ => SpanPath::Sendfile,

@@ -15,6 +15,7 @@ use std::sync::mpsc::channel;
 use std::time::Instant;
 
 use ringlog_engine::core::{Core, CoreConfig, Durability};
+use ringlog_engine::record::{RecordedDisk, Recorder};
 use ringlog_engine::recovery::{Recovered, RecoveryOptions, recover};
 use ringlog_engine::ring::{CommitSync, RealDisk, Shutdown, preflight};
 use ringlog_engine::shard::Shard;
@@ -85,7 +86,8 @@ pub fn run(args: &Args) -> Result<(), StartError> {
     let snapshot = Arc::new(snapshot);
     let core = core_config(args, &config, shards);
     let recovering = Instant::now();
-    let recovered = recover_all(args, &snapshot, &core)?;
+    let recorder = recorder(&config)?;
+    let recovered = recover_all(args, &snapshot, &core, recorder.clone())?;
     let recovery_ms = recovering.elapsed().as_millis();
     let (listeners, port) = ports.listen(args)?;
     config.port = port;
@@ -117,6 +119,7 @@ pub fn run(args: &Args) -> Result<(), StartError> {
         recovered,
         listeners,
         board,
+        recorder,
     };
     match args.driver {
         DriverChoice::Ring => serve::<driver::Ring>(args, parts, &line),
@@ -153,6 +156,7 @@ struct Parts {
     recovered: Recovered,
     listeners: Vec<std::net::TcpListener>,
     board: Board,
+    recorder: Option<Arc<Recorder>>,
 }
 
 fn serve<D: Driver>(args: &Args, mut parts: Parts, ready: &str) -> Result<(), StartError> {
@@ -224,6 +228,7 @@ fn serve<D: Driver>(args: &Args, mut parts: Parts, ready: &str) -> Result<(), St
             cpu: cpus.get(shard as usize).copied(),
             connections_max: parts.config.connections_max,
             commit_sync: commit_sync(&parts.config),
+            recorder: parts.recorder.clone(),
         };
         let make = move |now| {
             Shard::new(
@@ -244,6 +249,18 @@ fn serve<D: Driver>(args: &Args, mut parts: Parts, ready: &str) -> Result<(), St
     drop(control.join());
     tracing::info!("stopped");
     Ok(())
+}
+
+/// What `ringlog.disk.record` asks for.
+fn recorder(config: &Config) -> Result<Option<Arc<Recorder>>, StartError> {
+    let path = config.text("ringlog.disk.record");
+    if path.is_empty() {
+        return Ok(None);
+    }
+    let recorder = Recorder::create(path.as_ref())
+        .map_err(|e| StartError::settings(format!("ringlog.disk.record={path}: {e}")))?;
+    tracing::warn!(path, "every disk operation is recorded: slow, and large");
+    Ok(Some(recorder))
 }
 
 fn commit_sync(config: &Config) -> CommitSync {
@@ -281,8 +298,10 @@ fn recover_all(
     args: &Args,
     snapshot: &Snapshot,
     core: &CoreConfig,
+    recorder: Option<Arc<Recorder>>,
 ) -> Result<Recovered, StartError> {
-    let mut disk = RealDisk::new(&args.data).map_err(|e| StartError::directory(&args.data, &e))?;
+    let disk = RealDisk::new(&args.data).map_err(|e| StartError::directory(&args.data, &e))?;
+    let mut disk = RecordedDisk::new(disk, recorder);
     let now_ms = std::time::SystemTime::now()
         .duration_since(std::time::UNIX_EPOCH)
         .map_or(0, |d| d.as_millis() as i64);
