@@ -217,6 +217,7 @@ fn fetch_from_memory(c: &mut Criterion) {
             max_bytes,
             min_one: true,
             spans: false,
+            committed: false,
         };
         group.throughput(Throughput::Bytes(max_bytes as u64));
         group.bench_function(BenchmarkId::from_parameter(name), |b| {

@@ -7,6 +7,7 @@ use kafka_wire::produce_request::{PartitionProduceData, TopicProduceData};
 use kafka_wire::{FetchRequest, FetchResponse, ProduceRequest, ProduceResponse};
 use kafka_wire_core::{ApiVersion, DecodeLimits, KafkaDecode, KafkaEncode};
 use proptest::prelude::*;
+use ringlog_engine::store::AbortedTransaction;
 use ringlog_server::message;
 use ringlog_server::wire::{fetch, produce};
 
@@ -185,6 +186,12 @@ fn fetch_requests_read_as_they_were_written() {
 fn fetch_responses_read_by_two_other_codecs() {
     for version in 4..=12 {
         for read_committed in [false, true] {
+            let aborted = [AbortedTransaction {
+                producer_id: 7,
+                first_offset: 40,
+                last_offset: 44,
+                stable_offset: 45,
+            }];
             let mut out = BytesMut::new();
             fetch::write_start(&mut out, version, 0, 9, 1);
             fetch::write_topic_start(&mut out, version, "t", 1);
@@ -192,8 +199,9 @@ fn fetch_responses_read_by_two_other_codecs() {
                 index: 3,
                 error: 0,
                 high_watermark: 50,
+                last_stable_offset: 45,
                 log_start_offset: 2,
-                read_committed,
+                aborted: read_committed.then_some(&aborted[..]),
                 records_bytes: 200,
             };
             data.write(&mut out, version);
@@ -209,12 +217,18 @@ fn fetch_responses_read_by_two_other_codecs() {
             let found = &read.responses[0].partitions[0];
             assert_eq!((found.partition_index, found.high_watermark), (3, 50));
             assert_eq!(found.records.as_deref(), Some(&[0xab; 200][..]));
+            let listed = found.aborted_transactions.iter().flatten();
+            let listed: Vec<_> = listed.map(|t| (t.producer_id, t.first_offset)).collect();
             assert_eq!(found.aborted_transactions.is_some(), read_committed);
+            assert_eq!(listed == [(7, 40)], read_committed);
             let mut rest = out;
             let read = kafka_protocol::messages::FetchResponse::decode(&mut rest, version)
                 .expect("kafka-protocol reads it");
             assert!(rest.is_empty());
-            assert_eq!(read.responses[0].partitions[0].last_stable_offset, 50);
+            let found = &read.responses[0].partitions[0];
+            assert_eq!(found.last_stable_offset, 45);
+            let listed = found.aborted_transactions.iter().flatten();
+            assert_eq!(listed.count(), usize::from(read_committed));
         }
     }
 }

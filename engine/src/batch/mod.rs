@@ -6,6 +6,7 @@ pub mod builder;
 pub mod codec;
 pub mod header;
 pub mod inspect;
+pub mod marker;
 pub mod records;
 pub mod varint;
 
@@ -13,6 +14,7 @@ pub use builder::{BatchBuilder, NewRecord};
 pub use codec::CodecError;
 pub use header::{BatchError, BatchHeader, Compression, HEADER_LEN};
 pub use inspect::{Inspection, TimeWindow, inspect};
+pub use marker::Marker;
 pub use records::{Header, Headers, Record, RecordError, Records};
 
 use thiserror::Error;

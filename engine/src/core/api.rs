@@ -142,6 +142,20 @@ pub enum AppendError {
         /// The newest seen.
         current: i16,
     },
+    /// A batch outside the transaction that its producer has under way.
+    #[error("producer {producer_id} has a transaction under way that the batch is no part of")]
+    NotTransactional {
+        /// The producer.
+        producer_id: i64,
+    },
+    /// A marker of a coordinator that is no longer the one.
+    #[error("the marker's coordinator has epoch {got}, {current} is current")]
+    CoordinatorFenced {
+        /// As in the marker.
+        got: i32,
+        /// The newest seen.
+        current: i32,
+    },
     /// A producer may not write control batches.
     #[error("control batches are written by the broker alone")]
     ControlBatch,
@@ -167,6 +181,8 @@ pub struct FetchSpec {
     pub min_one: bool,
     /// Answer cold data as places in files instead of bytes, for `sendfile` and `splice`.
     pub spans: bool,
+    /// Read up to the last stable offset only, not to the high watermark: `isolation.level` is `read_committed`.
+    pub committed: bool,
 }
 
 /// A piece of a fetch answer, in order.
@@ -214,6 +230,8 @@ pub struct FetchData {
     pub chunks: Vec<Chunk>,
     /// Their length in bytes.
     pub bytes: usize,
+    /// No batch in it reaches this offset; the offset after the last whole batch where that is known.
+    pub end: i64,
 }
 
 /// Names a fetch or look-up that needs the disk.
@@ -279,6 +297,8 @@ pub struct LogOffsets {
     pub log_start: i64,
     /// First offset that cannot be read yet: the end of what is durable.
     pub high_watermark: i64,
+    /// First offset that is not decided yet: where the oldest open transaction begins, or else the high watermark.
+    pub last_stable: i64,
     /// Offset the next record gets.
     pub log_end: i64,
     /// Current leader epoch.

@@ -1,7 +1,7 @@
 //! Appending: validation, offset assignment, the journal's open frame. Nothing here waits.
 
-use crate::batch::BatchHeader;
 use crate::batch::header::assign;
+use crate::batch::{BatchHeader, Marker};
 use crate::id::{FrameSeq, Now, Part};
 use crate::store::{ProducerCheck, ProducerError};
 
@@ -69,8 +69,15 @@ impl Core {
             let (inspect, scratch) = (self.config.inspect, &mut self.scratch);
             inspect::check(inspect, &partition.config, now.wall_ms, batch, scratch)?
         };
-        if header.is_idempotent()
-            && header.base_sequence.get() >= 0
+        let marker = if header.is_control() {
+            Marker::read(batch)
+        } else {
+            None
+        };
+        if let Some(marker) = marker {
+            let checked = partition.producers.check_marker(&header, marker);
+            checked.map_err(|e| refused(&header, e))?;
+        } else if header.is_idempotent()
             && let ProducerCheck::Duplicate(original) = partition
                 .producers
                 .check(&header)
@@ -137,7 +144,8 @@ impl Core {
             partition.max_timestamp = (stored.max_timestamp.get(), next - 1);
         }
         if header.is_idempotent() {
-            partition.producers.note(&stored, place.frame, now.wall_ms);
+            let producers = &mut partition.producers;
+            producers.note(&stored, marker, place.frame, now.wall_ms);
         }
         if !partition.dirty {
             partition.dirty = true;
@@ -170,5 +178,9 @@ fn refused(header: &BatchHeader, error: ProducerError) -> AppendError {
             got,
             current,
         },
+        ProducerError::NotTransactional => AppendError::NotTransactional { producer_id },
+        ProducerError::CoordinatorFenced { got, current } => {
+            AppendError::CoordinatorFenced { got, current }
+        }
     }
 }

@@ -25,6 +25,7 @@ use crate::disk::{Completion, FileId, Op, Returned};
 use crate::id::{FrameSeq, Now, Part, PartitionKey};
 use crate::journal::{FrameHeader, entry_len};
 use crate::recovery::{PartitionState, RunInfo};
+use crate::store::{AbortedTransaction, Producers};
 
 use destage::Destage;
 use files::Files;
@@ -291,9 +292,27 @@ impl Core {
         Some(LogOffsets {
             log_start: partition.log_start,
             high_watermark: partition.high_watermark,
+            last_stable: partition.last_stable(),
             log_end: partition.log_end,
             leader_epoch: self.run.leader_epoch,
         })
+    }
+
+    /// Aborted transactions with records in `from..to`, in the order of their markers.
+    #[must_use]
+    pub fn aborted(&self, part: Part, from: i64, to: i64) -> Vec<AbortedTransaction> {
+        let Ok(partition) = self.partition(part) else {
+            return Vec::new();
+        };
+        let aborted = partition.producers.aborted_between(from, to);
+        aborted.copied().collect()
+    }
+
+    /// What the partition knows of its producers (DescribeProducers, and whether one's transaction has begun here).
+    #[must_use]
+    pub fn producers(&self, part: Part) -> Option<&Producers> {
+        let partition = self.partition(part).ok()?;
+        Some(&partition.producers)
     }
 
     /// Whether the disk is short of free space, as whoever watches it says: then nothing more is accepted, before
@@ -470,6 +489,7 @@ impl Core {
             for &(part, end) in &frame.parts {
                 if let Some(Some(partition)) = self.parts.get_mut(part as usize) {
                     partition.high_watermark = end;
+                    partition.producers.advance(end);
                     if std::mem::take(&mut partition.watched) {
                         self.out.events.push_back(Event::Advanced(Part(part)));
                     }

@@ -160,6 +160,14 @@ impl Partition {
         log_start > self.log_start || first.is_some_and(|s| s.sealed && s.next_offset <= log_start)
     }
 
+    /// First offset that is not decided yet; never below the log's start, never past the high watermark.
+    pub(super) fn last_stable(&self) -> i64 {
+        let unstable = self.producers.first_unstable();
+        unstable.map_or(self.high_watermark, |first| {
+            first.max(self.log_start).min(self.high_watermark)
+        })
+    }
+
     /// Batches that are not stored yet.
     pub(super) fn has_unstored(&self) -> bool {
         self.tail_stored < self.tail_dropped + self.tail.len() as u64

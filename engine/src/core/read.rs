@@ -94,6 +94,8 @@ impl Core {
         let partition = self.partition(part)?;
         let end = if serve_undurable {
             partition.log_end
+        } else if spec.committed {
+            partition.last_stable()
         } else {
             partition.high_watermark
         };
@@ -151,7 +153,8 @@ impl Core {
         for entry in partition.tail.range(at..) {
             let first = data.chunks.is_empty() && spec.min_one;
             if entry.base_offset >= end || !first && data.bytes + entry.len() > spec.max_bytes {
-                break;
+                data.end = entry.base_offset;
+                return data;
             }
             let Some(slice) = self.journal.slice(entry.place, entry.len()) else {
                 break;
@@ -159,6 +162,7 @@ impl Core {
             data.bytes += entry.len();
             data.chunks.push(Chunk::Bytes(slice));
         }
+        data.end = end;
         data
     }
 
@@ -640,7 +644,14 @@ impl Core {
             return self.end_read(id, Ok(FetchData::default()));
         }
         let wanted = spec.max_bytes.max(first).min((end - position) as usize);
-        if spec.spans && position < file_end {
+        // Where the undecided begins is found batch by batch.
+        let bound = if spec.committed {
+            partition.last_stable()
+        } else {
+            i64::MAX
+        };
+        let segment_end = segment.next_offset;
+        if spec.spans && position < file_end && segment_end <= bound {
             let len = wanted.min((file_end - position) as usize);
             let mut data = FetchData::default();
             if let Some((_, file)) = task.file.take() {
@@ -657,6 +668,7 @@ impl Core {
                     .push(Chunk::Bytes(odd.cut(0, (wanted - len).min(odd.len()))));
             }
             data.bytes = data.chunks.iter().map(Chunk::len).sum();
+            data.end = segment_end;
             return self.end_read(id, Ok(data));
         }
         let here = bytes.len() - start;
@@ -667,7 +679,7 @@ impl Core {
             task.want = wanted.min(READ_MAX).max(first);
             return self.read_batches(id);
         }
-        let (len, next) = whole_batches(&bytes[start..], wanted.min(here));
+        let (len, next) = whole_batches(&bytes[start..], wanted.min(here), bound);
         let segment_base = task.segment;
         let hint = ReadHint {
             offset: next,
@@ -676,7 +688,12 @@ impl Core {
         };
         partition.remember(spec.offset, hint);
         let chunks = vec![Chunk::Bytes(bytes.cut(start, start + len))];
-        self.end_read(id, Ok(FetchData { chunks, bytes: len }));
+        let data = FetchData {
+            chunks,
+            bytes: len,
+            end: next,
+        };
+        self.end_read(id, Ok(data));
     }
 
     fn end_timed(&mut self, id: ReadId, found: Option<TimedOffset>) {
@@ -740,11 +757,13 @@ fn look(bytes: &[u8], wanted: impl Fn(&BatchHeader) -> bool) -> Look {
     }
 }
 
-/// Length of the whole batches within `limit` bytes, the first in any case, and the offset after them.
-fn whole_batches(bytes: &[u8], limit: usize) -> (usize, i64) {
+/// Length of the whole batches within `limit` bytes and before `bound`, the first in any case, and the offset after
+/// them.
+fn whole_batches(bytes: &[u8], limit: usize, bound: i64) -> (usize, i64) {
     let (mut len, mut next) = (0, 0);
     while let Ok(header) = BatchHeader::parse(&bytes[len..]) {
-        if len > 0 && len + header.total_len() > limit {
+        let is_past = header.base_offset.get() >= bound;
+        if len > 0 && (is_past || len + header.total_len() > limit) {
             break;
         }
         len += header.total_len();

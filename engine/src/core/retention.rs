@@ -124,6 +124,7 @@ impl Core {
             }
             partition.log_start = start;
             partition.epochs.truncate_start(start);
+            partition.producers.trim(start);
             while let Some(first) = partition.stored.segments.front()
                 && first.sealed
                 && first.next_offset <= start

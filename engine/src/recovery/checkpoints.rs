@@ -6,8 +6,8 @@ use crate::buf::{AlignedBuf, BLOCK, round_up};
 use crate::disk::{Disk, DiskError, OpenMode};
 use crate::id::{FrameSeq, PartitionKey};
 use crate::store::{
-    CheckpointHeader, CheckpointReader, CheckpointWriter, OwnedRecord, PartitionRecord,
-    checkpoint_path, merged_path,
+    CHECKPOINT_VERSION, CheckpointHeader, CheckpointReader, CheckpointWriter, OwnedRecord,
+    PartitionRecord, checkpoint_path, merged_path,
 };
 
 use super::{PartitionState, RecoveryError, RunInfo, at};
@@ -77,7 +77,14 @@ fn load(disk: &mut dyn Disk, path: &str) -> Result<Option<Loaded>, RecoveryError
     };
     let mut block = AlignedBuf::zeroed(BLOCK);
     let mut loaded = None;
-    if disk.read_at(file, 0, &mut block).map_err(at(path))? == BLOCK
+    let read = disk.read_at(file, 0, &mut block).map_err(at(path))?;
+    if let Some(version) = CheckpointHeader::foreign_version(&block) {
+        return Err(RecoveryError::Format(format!(
+            "{path} has version {version} of the checkpoint format, this is version {CHECKPOINT_VERSION}: open the data \
+             directory with the release that wrote it, and copy its topics"
+        )));
+    }
+    if read == BLOCK
         && let Some(header) = CheckpointHeader::read(&block)
     {
         let size = disk.size(file).map_err(at(path))?;

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use crate::batch::BatchHeader;
+use crate::batch::{BatchHeader, Marker};
 use crate::buf::BufPool;
 use crate::disk::{Disk, DiskFile, OpenMode};
 use crate::id::PartitionKey;
@@ -79,7 +79,9 @@ impl<'a> Replay<'a> {
             }
             state.epochs.append(header.partition_leader_epoch.get(), base);
             if header.is_idempotent() && base >= *producers_end {
-                state.producers.note(header, 0, self.options.now_ms);
+                let marker = Marker::read(batch);
+                state.producers.note(header, marker, 0, self.options.now_ms);
+                state.producers.advance(header.next_offset());
             }
             bytes += batch.len() as u64;
             list.push(replayed);

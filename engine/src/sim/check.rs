@@ -75,6 +75,7 @@ impl PartitionModel {
         let LogOffsets {
             log_start,
             high_watermark,
+            last_stable,
             log_end,
             leader_epoch,
         } = offsets;
@@ -91,6 +92,10 @@ impl PartitionModel {
             self.high_watermark
         );
         assert!(log_start <= high_watermark, "invariant: {offsets:?}");
+        assert!(
+            (log_start..=high_watermark).contains(&last_stable),
+            "invariant: {offsets:?}"
+        );
         assert!(
             leader_epoch >= self.leader_epoch,
             "invariant: leader epoch of {key:?} went back"

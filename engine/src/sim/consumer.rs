@@ -128,6 +128,7 @@ impl World {
             max_bytes,
             min_one: self.consumers[index].is_audit() || self.rng.percent(80),
             spans: self.rng.percent(30),
+            committed: false,
         }
     }
 

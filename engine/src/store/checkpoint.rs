@@ -17,10 +17,11 @@ use crate::id::{FrameSeq, PartitionKey, TopicId};
 use super::index::{IndexEntry, SparseIndex};
 use super::log::{Epochs, Segment, StoredLog};
 use super::producers::{Producer, ProducerBatch, Producers};
+use super::transactions::{AbortedTransaction, Transactions};
 
 const MAGIC: u32 = u32::from_le_bytes(*b"RLCP");
 /// Version of the checkpoint's layout; FORMAT.md describes this one.
-const CHECKPOINT_VERSION: u16 = 1;
+pub const CHECKPOINT_VERSION: u16 = 2;
 /// Scope of the checkpoint that recovery writes for all shards.
 const MERGED: u32 = u32::MAX;
 const FLAG_CLEAN: u16 = 1;
@@ -92,6 +93,17 @@ impl CheckpointHeader {
             && header.version.get() == CHECKPOINT_VERSION
             && header.crc.get() == header.compute_crc())
         .then_some(header)
+    }
+
+    /// The version of an intact header of another version: what wrote it keeps its data in another way.
+    #[must_use]
+    pub fn foreign_version(block: &[u8]) -> Option<u16> {
+        let (header, _) = Self::read_from_prefix(block).ok()?;
+        let version = header.version.get();
+        (header.magic.get() == MAGIC
+            && version != CHECKPOINT_VERSION
+            && header.crc.get() == header.compute_crc())
+        .then_some(version)
     }
 
     fn compute_crc(&self) -> u32 {
@@ -337,6 +349,26 @@ impl PartitionRecord<'_> {
             put_i64s(out, &[*start]);
         }
         self.encode_producers(out);
+        self.encode_transactions(out);
+    }
+
+    fn encode_transactions(&self, out: &mut Vec<u8>) {
+        let Some(transactions) = self.producers.transactions() else {
+            put_len(out, 0);
+            return put_len(out, 0);
+        };
+        let open = transactions.open_before(self.durable_end);
+        put_len(out, open.clone().count());
+        for (producer_id, first_offset) in open {
+            put_i64s(out, &[producer_id, first_offset]);
+        }
+        let aborted = transactions.aborted().iter();
+        let aborted = aborted.filter(|t| t.last_offset >= self.log_start);
+        put_len(out, aborted.clone().count());
+        for t in aborted {
+            let (first, last) = (t.first_offset, t.last_offset);
+            put_i64s(out, &[t.producer_id, first, last, t.stable_offset]);
+        }
     }
 
     fn encode_producers(&self, out: &mut Vec<u8>) {
@@ -351,9 +383,10 @@ impl PartitionRecord<'_> {
             }
             count += 1;
             put_i64s(out, &[id, producer.last_append_ms]);
-            out.extend_from_slice(&producer.epoch.to_le_bytes());
+            out.extend_from_slice(&producer.coordinator_epoch.to_le_bytes());
             put_len(out, kept.len());
             for batch in kept {
+                out.extend_from_slice(&batch.epoch.to_le_bytes());
                 out.extend_from_slice(&batch.first_sequence.to_le_bytes());
                 out.extend_from_slice(&batch.last_sequence.to_le_bytes());
                 put_i64s(out, &[batch.base_offset, batch.last_offset]);
@@ -414,6 +447,9 @@ impl<'a> Input<'a> {
     fn u8(&mut self) -> Option<u8> {
         self.array().map(|[byte]: [u8; 1]| byte)
     }
+    fn i16(&mut self) -> Option<i16> {
+        self.array().map(i16::from_le_bytes)
+    }
     fn u32(&mut self) -> Option<u32> {
         self.array().map(u32::from_le_bytes)
     }
@@ -454,9 +490,10 @@ impl OwnedRecord {
         let epochs = (0..input.count(12)?)
             .map(|_| Some((input.i32()?, input.i64()?)))
             .collect::<Option<_>>()?;
-        let producers = (0..input.count(22)?)
+        let producers = (0..input.count(24)?)
             .map(|_| decode_producer(input))
             .collect::<Option<HashMap<_, _>>>()?;
+        let transactions = decode_transactions(input)?;
         Some(Self {
             key,
             log_start,
@@ -466,7 +503,7 @@ impl OwnedRecord {
                 dir_exists,
             },
             epochs: Epochs::from_entries(epochs),
-            producers: Producers::from_map(producers),
+            producers: Producers::from_parts(producers, transactions),
             durable_end,
         })
     }
@@ -499,12 +536,30 @@ fn decode_segment(input: &mut Input<'_>) -> Option<Segment> {
     })
 }
 
+fn decode_transactions(input: &mut Input<'_>) -> Option<Transactions> {
+    let open = (0..input.count(16)?)
+        .map(|_| Some((input.i64()?, input.i64()?)))
+        .collect::<Option<_>>()?;
+    let aborted = (0..input.count(32)?)
+        .map(|_| {
+            Some(AbortedTransaction {
+                producer_id: input.i64()?,
+                first_offset: input.i64()?,
+                last_offset: input.i64()?,
+                stable_offset: input.i64()?,
+            })
+        })
+        .collect::<Option<_>>()?;
+    Some(Transactions::from_parts(open, aborted))
+}
+
 fn decode_producer(input: &mut Input<'_>) -> Option<(i64, Producer)> {
     let (id, last_append_ms) = (input.i64()?, input.i64()?);
-    let epoch = i16::from_le_bytes(input.array()?);
-    let batches = (0..input.count(24)?)
+    let coordinator_epoch = input.i32()?;
+    let batches: VecDeque<_> = (0..input.count(26)?)
         .map(|_| {
             Some(ProducerBatch {
+                epoch: input.i16()?,
                 first_sequence: input.i32()?,
                 last_sequence: input.i32()?,
                 base_offset: input.i64()?,
@@ -516,9 +571,10 @@ fn decode_producer(input: &mut Input<'_>) -> Option<(i64, Producer)> {
     Some((
         id,
         Producer {
-            epoch,
+            epoch: batches.back()?.epoch,
             batches,
             last_append_ms,
+            coordinator_epoch,
         },
     ))
 }

@@ -7,10 +7,11 @@ mod log;
 mod names;
 mod producers;
 mod stager;
+mod transactions;
 
 pub use checkpoint::{
-    CheckpointError, CheckpointHeader, CheckpointReader, CheckpointWriter, OwnedRecord,
-    PartitionRecord,
+    CHECKPOINT_VERSION, CheckpointError, CheckpointHeader, CheckpointReader, CheckpointWriter,
+    OwnedRecord, PartitionRecord,
 };
 pub use index::{IndexEntry, SparseIndex};
 pub use log::{Epochs, Segment, StoredLog};
@@ -18,5 +19,6 @@ pub use names::{
     SegmentFile, TOPICS, checkpoint_path, journal_dir, journal_file, journal_file_parse,
     merged_path, partition_dir, segment_path, shard_dir,
 };
-pub use producers::{ProducerCheck, ProducerError, Producers};
+pub use producers::{Producer, ProducerCheck, ProducerError, Producers};
 pub use stager::{Advance, SealedFiles, StageStep, Stager, WRITE_MAX};
+pub use transactions::{AbortedTransaction, Transactions};

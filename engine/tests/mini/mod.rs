@@ -139,6 +139,7 @@ impl Mini {
             max_bytes: 1 << 20,
             min_one: true,
             spans: self.spans,
+            committed: false,
         };
         match cx.core.fetch(cx.now, part, spec) {
             Ok(Reply::Ready(data)) => self.fetched(cx, conn, data),

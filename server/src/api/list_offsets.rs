@@ -14,6 +14,9 @@ use crate::conn::Token;
 use crate::message;
 use crate::wire::{Malformed, error};
 
+/// Only what is decided counts: the log ends at the last stable offset.
+const READ_COMMITTED: i8 = 1;
+
 /// "Timestamps" that are questions. Kafka's ListOffsetsRequest names more; they have to do with tiered storage.
 const LATEST: i64 = -1;
 const EARLIEST: i64 = -2;
@@ -24,7 +27,8 @@ const MAX_TIMESTAMP: i64 = -3;
 pub(crate) struct State {
     next: u64,
     pending: HashMap<u64, Pending>,
-    reads: HashMap<ReadId, (u64, usize, usize)>,
+    /// Request, place in it, and the end of what counts.
+    reads: HashMap<ReadId, (u64, usize, usize, i64)>,
 }
 
 #[derive(Debug)]
@@ -36,7 +40,8 @@ struct Pending {
 
 enum Found {
     Now(ListOffsetsPartitionResponse),
-    Later(ReadId),
+    /// Nothing at or behind this offset counts.
+    Later(ReadId, i64),
 }
 
 pub(crate) fn handle(
@@ -52,13 +57,15 @@ pub(crate) fn handle(
         missing: 0,
     };
     let number = server.list_offsets.next;
+    let committed = body.isolation_level == READ_COMMITTED;
     for (t, topic) in body.topics.iter().enumerate() {
         let mut partitions = Vec::with_capacity(topic.partitions.len());
         for (p, wanted) in topic.partitions.iter().enumerate() {
-            match look_up(server, cx, &topic.name, wanted, version) {
+            match look_up(server, cx, &topic.name, wanted, (version, committed)) {
                 Found::Now(answer) => partitions.push(answer),
-                Found::Later(read) => {
-                    server.list_offsets.reads.insert(read, (number, t, p));
+                Found::Later(read, end) => {
+                    let place = (number, t, p, end);
+                    server.list_offsets.reads.insert(read, place);
                     pending.missing += 1;
                     partitions.push(failed(wanted.partition_index, error::NONE));
                 }
@@ -83,7 +90,7 @@ fn look_up(
     cx: &mut Cx<'_>,
     topic: &str,
     wanted: &ListOffsetsPartition,
-    version: i16,
+    (version, committed): (i16, bool),
 ) -> Found {
     let index = wanted.partition_index;
     let part = match local(&server.env, &server.catalog, topic, index) {
@@ -96,6 +103,11 @@ fn look_up(
     if let Err(code) = check_epoch(&server.env, wanted.current_leader_epoch) {
         return Found::Now(failed(index, code));
     }
+    let end = if committed {
+        offsets.last_stable
+    } else {
+        offsets.high_watermark
+    };
     let at = |offset| {
         message!(ListOffsetsPartitionResponse {
             partition_index: index,
@@ -109,15 +121,18 @@ fn look_up(
         })
     };
     let result = match wanted.timestamp {
-        LATEST => return Found::Now(at(offsets.high_watermark)),
+        LATEST => return Found::Now(at(end)),
         EARLIEST => return Found::Now(at(offsets.log_start)),
         MAX_TIMESTAMP if version >= 7 => cx.core.max_timestamp(cx.now, part),
         ms if ms >= 0 => cx.core.offset_for_time(cx.now, part, ms),
         _ => return Found::Now(failed(index, error::UNSUPPORTED_VERSION)),
     };
     match result {
-        Ok(Reply::Ready(found)) => Found::Now(timed_answer(index, version, Ok(found))),
-        Ok(Reply::Pending(read)) => Found::Later(read),
+        Ok(Reply::Ready(found)) => {
+            let found = found.filter(|found| found.offset < end);
+            Found::Now(timed_answer(index, version, Ok(found)))
+        }
+        Ok(Reply::Pending(read)) => Found::Later(read, end),
         Err(failure) => Found::Now(timed_answer(index, version, Err(failure))),
     }
 }
@@ -156,13 +171,14 @@ pub(crate) fn timed(
     read: ReadId,
     result: Result<Option<TimedOffset>, FetchError>,
 ) {
-    let Some((number, t, p)) = server.list_offsets.reads.remove(&read) else {
+    let Some((number, t, p, end)) = server.list_offsets.reads.remove(&read) else {
         return;
     };
     let Some(pending) = server.list_offsets.pending.get_mut(&number) else {
         return;
     };
     let version = server.conns.request(pending.token).map_or(0, |(_, v)| v);
+    let result = result.map(|found| found.filter(|found| found.offset < end));
     let place = &mut pending.topics[t].partitions[p];
     *place = timed_answer(place.partition_index, version, result);
     pending.missing -= 1;

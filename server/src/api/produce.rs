@@ -342,6 +342,8 @@ fn append_error(refusal: AppendError) -> i16 {
         AppendError::TooLarge { .. } => error::MESSAGE_TOO_LARGE,
         AppendError::OutOfOrderSequence { .. } => error::OUT_OF_ORDER_SEQUENCE_NUMBER,
         AppendError::ProducerFenced { .. } => error::INVALID_PRODUCER_EPOCH,
+        AppendError::NotTransactional { .. } => error::INVALID_TXN_STATE,
+        AppendError::CoordinatorFenced { .. } => error::TRANSACTION_COORDINATOR_FENCED,
         AppendError::Busy => error::REQUEST_TIMED_OUT,
         AppendError::StorageFull => error::KAFKA_STORAGE_ERROR,
         // The process ends: the client is to look for the partition again.

@@ -3,6 +3,7 @@
 //! Source: FetchRequest.json and FetchResponse.json of Apache Kafka 4.
 
 use bytes::BytesMut;
+use ringlog_engine::store::AbortedTransaction;
 
 use super::reader::{Malformed, Reader};
 use super::writer::Writer;
@@ -147,36 +148,44 @@ pub fn write_topic_start(out: &mut BytesMut, version: i16, name: &str, partition
 
 /// What surrounds one partition's records.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct PartitionData {
+pub struct PartitionData<'a> {
     /// The partition's number.
     pub index: i32,
     /// An error code or 0.
     pub error: i16,
-    /// High watermark, or -1; also the last stable offset as long as there are no transactions.
+    /// High watermark, or -1.
     pub high_watermark: i64,
+    /// Last stable offset, or -1.
+    pub last_stable_offset: i64,
     /// First offset of the log, or -1.
     pub log_start_offset: i64,
-    /// The request asked for committed records: the list of aborted transactions is empty instead of null.
-    pub read_committed: bool,
+    /// Aborted transactions that records may belong to, if the request asked for committed ones.
+    pub aborted: Option<&'a [AbortedTransaction]>,
     /// Bytes of records that follow.
     pub records_bytes: usize,
 }
 
-impl PartitionData {
+impl PartitionData<'_> {
     /// Appends what precedes the records, their length included.
     pub fn write(&self, out: &mut BytesMut, version: i16) {
         let mut writer = Writer::new(out, version >= 12);
         writer.i32(self.index);
         writer.i16(self.error);
         writer.i64(self.high_watermark);
-        writer.i64(self.high_watermark);
+        writer.i64(self.last_stable_offset);
         if version >= 5 {
             writer.i64(self.log_start_offset);
         }
-        if self.read_committed && self.error == 0 {
-            writer.count(0);
-        } else {
-            writer.null_array();
+        match self.aborted {
+            Some(aborted) => {
+                writer.count(aborted.len());
+                for transaction in aborted {
+                    writer.i64(transaction.producer_id);
+                    writer.i64(transaction.first_offset);
+                    writer.tags();
+                }
+            }
+            None => writer.null_array(),
         }
         if version >= 11 {
             // Preferred read replica.

@@ -11,7 +11,7 @@ use std::collections::BinaryHeap;
 use std::sync::Arc;
 
 use hashbrown::HashMap;
-use ringlog_engine::core::{Core, FetchData, FetchError, FetchSpec, ReadId, Reply};
+use ringlog_engine::core::{Core, FetchData, FetchError, FetchSpec, LogOffsets, ReadId, Reply};
 use ringlog_engine::id::Part;
 use ringlog_engine::shard::Cx;
 
@@ -511,6 +511,7 @@ fn read_partition(
         max_bytes: partition.max_bytes.min(left),
         min_one: pending.bytes == 0,
         spans: server.env.config.spans,
+        committed: pending.read_committed,
     };
     let state = match cx.core.fetch(cx.now, part, spec) {
         Ok(Reply::Ready(data)) if data.bytes == 0 => at_end(cx.core, part, spec),
@@ -550,10 +551,12 @@ fn read_partition(
 
 /// Nothing came back: because nothing is there yet, or because the first batch is larger than what was left.
 fn at_end(core: &Core, part: Part, spec: FetchSpec) -> Progress {
+    let end = |offsets: LogOffsets| match spec.committed {
+        true => offsets.last_stable,
+        false => offsets.high_watermark,
+    };
     match core.offsets(part) {
-        Some(offsets) if spec.offset < offsets.high_watermark => {
-            Progress::Data(FetchData::default())
-        }
+        Some(offsets) if spec.offset < end(offsets) => Progress::Data(FetchData::default()),
         Some(_) => Progress::AtEnd,
         None => Progress::Failed(error::UNKNOWN_TOPIC_OR_PARTITION),
     }

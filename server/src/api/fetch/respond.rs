@@ -3,8 +3,9 @@
 use std::sync::Arc;
 
 use bytes::BytesMut;
-use ringlog_engine::core::{Chunk, FetchData, LogOffsets};
+use ringlog_engine::core::{Chunk, Core, FetchData, LogOffsets};
 use ringlog_engine::shard::{Cx, SendData};
+use ringlog_engine::store::AbortedTransaction;
 
 use super::pending::{PartitionFetch, Pending, Progress, Scope, TopicFetch};
 use super::session::{NewSlot, SlotState};
@@ -85,17 +86,32 @@ struct Answer {
     index: i32,
     error: i16,
     offsets: Option<LogOffsets>,
+    /// Aborted transactions that the records may belong to; `None` if the request does not care.
+    aborted: Option<Vec<AbortedTransaction>>,
     data: FetchData,
 }
 
 impl Answer {
-    fn new(topic: Arc<str>, partition: PartitionFetch, offsets: Option<LogOffsets>) -> Self {
+    fn new(
+        core: &Core,
+        read_committed: bool,
+        topic: Arc<str>,
+        partition: PartitionFetch,
+        offsets: Option<LogOffsets>,
+    ) -> Self {
         let (code, data) = match partition.state {
             Progress::Failed(code) => (code, FetchData::default()),
             Progress::Data(data) => (error::NONE, data),
             _ => (error::NONE, FetchData::default()),
         };
+        let aborted = match partition.part {
+            Some(part) if read_committed && data.bytes > 0 => {
+                core.aborted(part, partition.offset, data.end)
+            }
+            _ => Vec::new(),
+        };
         Self {
+            aborted: (read_committed && code == error::NONE).then_some(aborted),
             topic,
             index: partition.index,
             error: code,
@@ -111,7 +127,10 @@ pub(super) fn respond(server: &mut Server, cx: &mut Cx<'_>, mut pending: Pending
     let partitions = std::mem::take(&mut pending.partitions);
     let scope = std::mem::replace(&mut pending.scope, Scope::Incremental { session: 0 });
     let (session_id, answers) = match scope {
-        Scope::Incremental { session } => (session, news(server, cx, session, partitions)),
+        Scope::Incremental { session } => {
+            let committed = pending.read_committed;
+            (session, news(server, cx, session, committed, partitions))
+        }
         Scope::Full {
             topics,
             opens_session,
@@ -121,7 +140,8 @@ pub(super) fn respond(server: &mut Server, cx: &mut Cx<'_>, mut pending: Pending
             } else {
                 0
             };
-            (id, everything(cx, topics, partitions))
+            let committed = pending.read_committed;
+            (id, everything(cx, committed, topics, partitions))
         }
     };
     send(server, cx, &pending, session_id, answers);
@@ -130,6 +150,7 @@ pub(super) fn respond(server: &mut Server, cx: &mut Cx<'_>, mut pending: Pending
 /// All partitions of a full request, in its order.
 fn everything(
     cx: &Cx<'_>,
+    read_committed: bool,
     topics: Vec<TopicFetch>,
     partitions: Vec<PartitionFetch>,
 ) -> Vec<Answer> {
@@ -138,7 +159,9 @@ fn everything(
     for topic in topics {
         for partition in partitions.by_ref().take(topic.partitions) {
             let offsets = partition.part.and_then(|part| cx.core.offsets(part));
-            answers.push(Answer::new(topic.name.clone(), partition, offsets));
+            let name = topic.name.clone();
+            let answer = Answer::new(cx.core, read_committed, name, partition, offsets);
+            answers.push(answer);
         }
     }
     answers
@@ -149,6 +172,7 @@ fn news(
     server: &mut Server,
     cx: &Cx<'_>,
     session: i32,
+    read_committed: bool,
     partitions: Vec<PartitionFetch>,
 ) -> Vec<Answer> {
     let mut answers = Vec::new();
@@ -164,7 +188,8 @@ fn news(
         };
         debug_assert!(matches!(slot.state, SlotState::Active(_)));
         debug_assert!(slot.watched || !at_end, "nobody would wake it");
-        let answer = Answer::new(slot.topic.clone(), partition, offsets);
+        let topic = slot.topic.clone();
+        let answer = Answer::new(cx.core, read_committed, topic, partition, offsets);
         if slot.tell(offsets, answer.data.bytes, answer.error) {
             answers.push(answer);
         }
@@ -248,7 +273,7 @@ fn send(
         let name = answers.peek().map_or("", |answer| &*answer.topic);
         codec::write_topic_start(&mut assembly.written, version, name, size);
         for answer in answers.by_ref().take(size) {
-            write_partition(&mut assembly, answer, version, pending.read_committed);
+            write_partition(&mut assembly, answer, version);
         }
         codec::write_end(&mut assembly.written, version);
     }
@@ -273,14 +298,15 @@ fn copy_bytes_max(server: &Server, cx: &Cx<'_>) -> usize {
     }
 }
 
-fn write_partition(assembly: &mut Assembly, answer: Answer, version: i16, read_committed: bool) {
+fn write_partition(assembly: &mut Assembly, answer: Answer, version: i16) {
     let offsets = answer.offsets;
     let head = PartitionData {
         index: answer.index,
         error: answer.error,
         high_watermark: offsets.map_or(-1, |o| o.high_watermark),
+        last_stable_offset: offsets.map_or(-1, |o| o.last_stable),
         log_start_offset: offsets.map_or(-1, |o| o.log_start),
-        read_committed,
+        aborted: answer.aborted.as_deref(),
         records_bytes: answer.data.bytes,
     };
     head.write(&mut assembly.written, version);

@@ -536,6 +536,7 @@ mod tests {
             Some(LogOffsets {
                 log_start,
                 high_watermark,
+                last_stable: high_watermark,
                 log_end: high_watermark,
                 leader_epoch: 0,
             })

@@ -141,6 +141,7 @@ pub(super) fn turn(server: &mut Server, cx: &mut Cx<'_>) {
             max_bytes: READ_BYTES,
             min_one: true,
             spans: false,
+            committed: false,
         };
         match cx.core.fetch(cx.now, load.part, spec) {
             Ok(Reply::Ready(data)) => {
