@@ -1,7 +1,8 @@
 //! The ack log: every acked batch, so that a later check knows what must be there.
 //!
-//! A text file. The first line is a JSON object ([`AckLogHeader`]); every further line is one acked batch: six decimal
-//! numbers, separated by spaces: topic index, partition, stream, base offset, first sequence, number of records.
+//! A text file. The first line is a JSON object ([`AckLogHeader`]); every further line is one acked batch: seven
+//! decimal numbers, separated by spaces: topic index, partition, stream, base offset, first sequence, number of records, and when
+//! the ack was read (`CLOCK_MONOTONIC`, nanoseconds).
 
 use std::fmt::Write as _;
 use std::fs::File;
@@ -15,13 +16,15 @@ use thiserror::Error;
 use crate::cluster::{Partition, TopicSpec};
 use crate::payload::PayloadSpec;
 
+/// Version of the file's format.
+pub const VERSION: u32 = 2;
 /// Lines kept back before they are written.
 const BUFFER_LEN: usize = 64 * 1024;
 
 /// What a check must know about the run.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct AckLogHeader {
-    /// Version of the file's format, 1.
+    /// Version of the file's format, [`VERSION`].
     pub version: u32,
     /// The run, as in its records' stamps.
     pub run_id: u64,
@@ -46,6 +49,8 @@ pub struct AckedBatch {
     pub first_sequence: u64,
     /// Number of records.
     pub records: u32,
+    /// When the ack was read: `CLOCK_MONOTONIC`, nanoseconds.
+    pub acked_ns: u64,
 }
 
 /// Why an ack log cannot be used.
@@ -59,7 +64,7 @@ pub enum AckLogError {
         /// What the system said.
         source: io::Error,
     },
-    /// The first line is not a header of version 1.
+    /// The first line is not a header of this version.
     #[error("{path}: line 1 is not the header of an ack log: {reason}")]
     Header {
         /// Its path.
@@ -120,6 +125,11 @@ impl AckLog {
     }
 }
 
+fn monotonic_ns() -> u64 {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+    now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64
+}
+
 /// A thread's part of the log.
 #[derive(Debug)]
 pub(crate) struct AckLogBuffer {
@@ -146,8 +156,10 @@ impl AckLogBuffer {
         // Writing to a string cannot fail.
         let _ = writeln!(
             self.lines,
-            "{} {} {stream} {base_offset} {first_sequence} {records}",
-            partition.topic, partition.index
+            "{} {} {stream} {base_offset} {first_sequence} {records} {}",
+            partition.topic,
+            partition.index,
+            monotonic_ns()
         );
         if self.lines.len() >= BUFFER_LEN {
             self.flush();
@@ -178,7 +190,7 @@ pub fn read(path: &Path) -> Result<(AckLogHeader, Vec<AckedBatch>), AckLogError>
             path: name(),
             reason: error.to_string(),
         })?;
-    if header.version != 1 {
+    if header.version != VERSION {
         let reason = format!("version {}", header.version);
         return Err(AckLogError::Header {
             path: name(),
@@ -210,6 +222,7 @@ fn parse(line: &str) -> Option<AckedBatch> {
         base_offset: words.next()?.parse().ok()?,
         first_sequence: words.next()?.parse().ok()?,
         records: words.next()?.parse().ok()?,
+        acked_ns: words.next()?.parse().ok()?,
     };
     words.next().is_none().then_some(batch)
 }
@@ -222,7 +235,7 @@ mod tests {
 
     fn header() -> AckLogHeader {
         AckLogHeader {
-            version: 1,
+            version: VERSION,
             run_id: 0xfedc_ba98_7654_3210,
             topic: TopicSpec {
                 bootstrap: vec!["localhost:9092".into()],
@@ -250,6 +263,7 @@ mod tests {
         let path = folder.path().join("acks");
         let log = Arc::new(AckLog::create(&path, &header()).unwrap());
         let mut buffer = AckLogBuffer::new(Arc::clone(&log));
+        let before = monotonic_ns();
         buffer.note(
             &Partition {
                 topic: 1,
@@ -265,6 +279,7 @@ mod tests {
         assert!(log.take_error().is_none());
         let (read_header, batches) = read(&path).unwrap();
         assert_eq!(read_header, header());
+        assert!((before..=monotonic_ns()).contains(&batches[0].acked_ns));
         let expected = AckedBatch {
             topic: 1,
             partition: 3,
@@ -272,6 +287,7 @@ mod tests {
             base_offset: 1000,
             first_sequence: 500,
             records: 10,
+            acked_ns: batches[0].acked_ns,
         };
         assert_eq!(batches, [expected]);
 

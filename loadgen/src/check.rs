@@ -45,6 +45,8 @@ pub struct CheckResult {
     pub acked_found: u64,
     /// Acked records that are not at their offset.
     pub acked_lost: u64,
+    /// When the first ack was read of a batch that is not there whole: `CLOCK_MONOTONIC`, nanoseconds.
+    pub first_lost_acked_ns: Option<u64>,
     /// Records of the run that were not acked and are there all the same, which is allowed.
     pub unacked_found: u64,
     /// Records that are there more than once.
@@ -75,6 +77,11 @@ impl CheckResult {
             && self.out_of_order == 0
             && self.corrupt == 0
             && self.offset_gaps == 0
+    }
+
+    fn lost_since(&mut self, acked_ns: Option<u64>) {
+        let first = self.first_lost_acked_ns.into_iter().chain(acked_ns).min();
+        self.first_lost_acked_ns = first;
     }
 
     fn example(&mut self, text: impl FnOnce() -> String) {
@@ -124,7 +131,20 @@ pub enum CheckError {
 /// # Errors
 /// [`CheckError`] if the check cannot be made; faults are in the result.
 pub fn check(ack_log: &Path, bootstrap: Option<&str>) -> Result<CheckResult, CheckError> {
-    let (header, batches) = ack_log::read(ack_log)?;
+    check_until(ack_log, bootstrap, u64::MAX)
+}
+
+/// The same for the acks that were read by `until_ns` (`CLOCK_MONOTONIC`); what was acked later counts as not acked.
+///
+/// # Errors
+/// As [`check`].
+pub fn check_until(
+    ack_log: &Path,
+    bootstrap: Option<&str>,
+    until_ns: u64,
+) -> Result<CheckResult, CheckError> {
+    let (header, mut batches) = ack_log::read(ack_log)?;
+    batches.retain(|batch| batch.acked_ns <= until_ns);
     let ring = TemplateRing::new(&header.payload, Compression::None)?;
     let mut topic = header.topic;
     if let Some(address) = bootstrap {
@@ -173,6 +193,7 @@ pub fn check(ack_log: &Path, bootstrap: Option<&str>) -> Result<CheckResult, Che
         let records: u64 = batches.iter().map(|batch| u64::from(batch.records)).sum();
         result.acked += records;
         result.acked_lost += records;
+        result.lost_since(batches.iter().map(|batch| batch.acked_ns).min());
         result.example(|| format!("partition {partition} is gone, and {records} acked records"));
     }
     Ok(result)
@@ -286,7 +307,8 @@ struct PartitionCheck<'a> {
     /// By stream: what was seen, and the sequence after the last acked record.
     streams: HashMap<u32, (Sequences, u64)>,
     next_offset: i64,
-    found: u64,
+    /// Records found of each expected batch.
+    found: Vec<u32>,
     scratch: Vec<u8>,
     result: &'a mut CheckResult,
 }
@@ -305,11 +327,11 @@ impl<'a> PartitionCheck<'a> {
             name,
             run_id,
             ring,
+            found: vec![0; expected.len()],
             expected,
             at: 0,
             streams: HashMap::new(),
             next_offset: 0,
-            found: 0,
             scratch: Vec::new(),
             result,
         }
@@ -385,7 +407,8 @@ impl<'a> PartitionCheck<'a> {
             return;
         }
         let stream = stamp.stream.get();
-        let acked = self.is_acked_here(offset, stream, sequence);
+        let expected = self.acked_here(offset, stream, sequence);
+        let acked = expected.is_some();
         let (seen, acked_next) = self.streams.entry(stream).or_default();
         if seen.note(sequence) == Arrival::Duplicate {
             self.result.duplicates += 1;
@@ -404,15 +427,15 @@ impl<'a> PartitionCheck<'a> {
         } else if acked {
             *acked_next = sequence + 1;
         }
-        if acked {
-            self.found += 1;
+        if let Some(expected) = expected {
+            self.found[expected] += 1;
         } else {
             self.result.unacked_found += 1;
         }
     }
 
-    /// Whether the ack of this record names this offset.
-    fn is_acked_here(&mut self, offset: i64, stream: u32, sequence: u64) -> bool {
+    /// Which expected batch names this record at this offset.
+    fn acked_here(&mut self, offset: i64, stream: u32, sequence: u64) -> Option<usize> {
         let end = |batch: &AckedBatch| batch.base_offset + i64::from(batch.records);
         while self
             .expected
@@ -425,12 +448,13 @@ impl<'a> PartitionCheck<'a> {
         self.expected[self.at..]
             .iter()
             .take_while(|batch| batch.base_offset <= offset)
-            .any(|batch| {
+            .position(|batch| {
                 let index = (offset - batch.base_offset) as u64;
                 offset < end(batch)
                     && batch.stream == stream
                     && batch.first_sequence + index == sequence
             })
+            .map(|place| self.at + place)
     }
 
     fn finish(self) {
@@ -440,9 +464,14 @@ impl<'a> PartitionCheck<'a> {
             .map(|batch| u64::from(batch.records))
             .sum();
         self.result.acked += acked;
-        self.result.acked_found += self.found;
-        let lost = acked.saturating_sub(self.found);
+        let found: u64 = self.found.iter().map(|&found| u64::from(found)).sum();
+        self.result.acked_found += found;
+        let lost = acked.saturating_sub(found);
         self.result.acked_lost += lost;
+        let missing = self.expected.iter().zip(&self.found);
+        let missing = missing.filter(|(batch, found)| **found < batch.records);
+        self.result
+            .lost_since(missing.map(|(batch, _)| batch.acked_ns).min());
         if lost > 0 {
             let (name, index, end) = (self.name, self.partition.index, self.next_offset);
             let last = self
@@ -519,6 +548,7 @@ mod tests {
             base_offset,
             first_sequence: number * 3,
             records: 3,
+            acked_ns: 1000 + number,
         }
     }
 
@@ -549,6 +579,7 @@ mod tests {
         let acked = || vec![ack(0, 0), ack(1, 3), ack(2, 6)];
         let lost = judge(&[batch(&ring, 0, 0), batch(&ring, 1, 3)], acked());
         assert_eq!((lost.acked_lost, lost.duplicates), (3, 0));
+        assert_eq!(lost.first_lost_acked_ns, Some(1002));
 
         let twice = [
             batch(&ring, 0, 0),

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use thiserror::Error;
 
-use crate::ack_log::{AckLog, AckLogError, AckLogHeader};
+use crate::ack_log::{self, AckLog, AckLogError, AckLogHeader};
 use crate::cluster::{ClusterError, ClusterHandle, TopicSpec};
 use crate::consumer::{self, ConsumeOptions, Consumer, From as StartAt, Until};
 use crate::counters::{Sample, Usage};
@@ -299,7 +299,7 @@ fn open_ack_log(options: &RunOptions, run_id: u64) -> Result<Option<Arc<AckLog>>
         return Ok(None);
     };
     let header = AckLogHeader {
-        version: 1,
+        version: ack_log::VERSION,
         run_id,
         topic: options.topic.clone(),
         payload: produce.payload.clone(),
