@@ -111,6 +111,12 @@ impl Broker {
         }
     }
 
+    /// Its data directory.
+    #[must_use]
+    pub fn data(&self) -> PathBuf {
+        self.folder.join("data")
+    }
+
     /// Its process.
     #[must_use]
     pub fn pid(&self) -> u32 {
@@ -179,7 +185,7 @@ impl Broker {
     /// # Errors
     /// [`PointError`].
     pub fn set_cache(&self, hot: bool) -> Result<(), PointError> {
-        for path in segments(&self.folder.join("data/topics")) {
+        for path in segments(&self.data().join("topics")) {
             let Ok(file) = File::options().read(true).write(!hot).open(&path) else {
                 continue; // A deleted topic.
             };
@@ -197,7 +203,7 @@ impl Broker {
     /// Bytes of its segment files.
     #[must_use]
     pub fn stored_bytes(&self) -> u64 {
-        let lengths = segments(&self.folder.join("data/topics"));
+        let lengths = segments(&self.data().join("topics"));
         lengths
             .iter()
             .filter_map(|path| Some(fs::metadata(path).ok()?.len()))

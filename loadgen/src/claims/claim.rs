@@ -77,11 +77,12 @@ pub trait Claim: Sync {
 
     /// How often points are repeated.
     fn repeats(&self, scale: Scale) -> Repeats {
-        scale.pick(
-            Repeats { min: 2, wanted: 2 },
-            Repeats { min: 3, wanted: 5 },
-            Repeats { min: 5, wanted: 9 },
-        )
+        let (min, steady, wanted) = scale.pick((2, 2, 2), (3, 5, 9), (5, 5, 9));
+        Repeats {
+            min,
+            steady,
+            wanted,
+        }
     }
 
     /// Prepares what the points need.

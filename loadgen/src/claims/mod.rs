@@ -4,6 +4,7 @@ pub mod broker;
 pub mod catalog;
 pub mod claim;
 pub mod command;
+mod crash;
 pub mod host;
 pub mod lab;
 pub mod look_up;

@@ -69,6 +69,8 @@ pub fn key_of(params: &Params) -> String {
 pub struct Repeats {
     /// Fewer decide nothing.
     pub min: u32,
+    /// Points beyond rank 0 are measured only if all can be repeated this often: one outlier must not decide.
+    pub steady: u32,
     /// More are not needed.
     pub wanted: u32,
 }
@@ -99,8 +101,7 @@ pub struct Plan {
     pub thinning: Thinning,
 }
 
-/// Keeps as many points as fit into `budget_s`, lowest rank first and whole ranks as far as they fit, with at least
-/// `repeats.min` repetitions; time that is left goes into repetitions. Points of rank 0 are kept even if they do not fit:
+/// Keeps as many points as fit into `budget_s`, lowest rank first and whole ranks as far as they fit `repeats.steady` times; time that is left goes into repetitions. Points of rank 0 are kept even if they do not fit:
 /// without them there is no verdict, and the expected time says so.
 #[must_use]
 pub fn thin(points: Vec<Point>, repeats: Repeats, setup_s: f64, budget_s: f64) -> Plan {
@@ -122,7 +123,7 @@ pub fn thin(points: Vec<Point>, repeats: Repeats, setup_s: f64, budget_s: f64) -
         .iter()
         .copied()
         .rev()
-        .find(|&rank| rank == 0 || cost(&up_to(rank), repeats.min) <= budget_s)
+        .find(|&rank| rank == 0 || cost(&up_to(rank), repeats.steady) <= budget_s)
         .unwrap_or(ranks.first().copied().unwrap_or(0));
     let kept = up_to(last);
     let count = (repeats.min..=repeats.wanted)
@@ -153,7 +154,11 @@ mod tests {
             .collect()
     }
 
-    const REPEATS: Repeats = Repeats { min: 3, wanted: 5 };
+    const REPEATS: Repeats = Repeats {
+        min: 2,
+        steady: 3,
+        wanted: 5,
+    };
 
     #[test]
     fn all_fits_a_long_run() {
@@ -176,8 +181,8 @@ mod tests {
     #[test]
     fn what_the_verdict_needs_stays_and_the_excess_is_told() {
         let plan = thin(grid(), REPEATS, 2.0, 5.0);
-        assert_eq!((plan.points.len(), plan.thinning.repeats), (4, 3));
-        assert_eq!(plan.thinning.expected_s, 14.0);
+        assert_eq!((plan.points.len(), plan.thinning.repeats), (4, 2));
+        assert_eq!(plan.thinning.expected_s, 10.0);
         assert_eq!(thin(Vec::new(), REPEATS, 0.0, 5.0).points.len(), 0);
     }
 

@@ -73,6 +73,10 @@ impl Claim for C2 {
         }
     }
 
+    fn budget_s(&self, scale: Scale) -> f64 {
+        scale.pick(2.0, 26.0, 280.0)
+    }
+
     fn rig<'a>(&self, lab: &'a Lab, _points: &[Point]) -> Result<Box<dyn Rig + 'a>, PointError> {
         Ok(Box::new(ServingRig::new(lab, file_bytes(lab.scale))?))
     }

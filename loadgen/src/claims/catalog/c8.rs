@@ -68,6 +68,10 @@ impl Claim for C8 {
         }
     }
 
+    fn budget_s(&self, scale: Scale) -> f64 {
+        scale.pick(2.0, 16.0, 280.0)
+    }
+
     fn rig<'a>(&self, lab: &'a Lab, _points: &[Point]) -> Result<Box<dyn Rig + 'a>, PointError> {
         Ok(Box::new(QueueRig {
             queues: Queues::prepare(&lab.scratch, log_bytes(lab.scale))?,

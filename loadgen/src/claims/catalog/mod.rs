@@ -9,6 +9,7 @@ mod c15;
 mod c16;
 mod c17;
 mod c18;
+mod c19;
 mod c2;
 mod c3;
 mod c4;
@@ -17,6 +18,7 @@ mod c6;
 mod c7;
 mod c8;
 mod c9;
+mod loss;
 mod serving;
 mod whole;
 
@@ -45,20 +47,16 @@ pub fn all() -> Vec<Box<dyn Claim>> {
         Box::new(c16::C16),
         Box::new(c17::C17),
         Box::new(c18::C18),
+        Box::new(c19::C19),
     ]
 }
 
 /// Claims that nobody has built a measurement for, with the reason: they have their line in every report.
-const UNBUILT: [(&str, &str, &str); 3] = [
+const UNBUILT: [(&str, &str, &str); 2] = [
     (
         "C11",
         "confirms are ten times faster than transactions",
         "the server has no transactions yet",
-    ),
-    (
-        "C19",
-        "acks=1 means that the leader has flushed",
-        "no measurement has been built",
     ),
     (
         "C20",
@@ -159,8 +157,8 @@ mod tests {
 
     #[test]
     fn a_quick_run_takes_eight_minutes_and_a_full_one_an_hour_and_a_half() {
-        // What is left over goes to starting and stopping servers, and to reports.
-        for (scale, limit_s) in [(Scale::Quick, 7.5 * 60.0), (Scale::Full, 85.0 * 60.0)] {
+        // Points are given a little more than they take; what is left over goes to stopping servers, and to reports.
+        for (scale, limit_s) in [(Scale::Quick, 7.8 * 60.0), (Scale::Full, 85.0 * 60.0)] {
             let mut total_s = 0.0;
             for claim in all() {
                 let setup_s = claim.needs(scale).setup_s;

@@ -10,6 +10,7 @@ use serde_json::json;
 use crate::claims::PointError;
 use crate::claims::broker::{Broker, figures};
 use crate::claims::claim::{Claim, Needs, Rig, Scale};
+use crate::claims::crash::Crash;
 use crate::claims::lab::Lab;
 use crate::claims::outcome::{Conclusion, Finding, Mark, Series, find};
 use crate::claims::plan::Point;
@@ -85,6 +86,9 @@ pub(super) struct Whole {
     /// A line that runs at the same time and is not measured.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub(super) beside: String,
+    /// The server is crashed under this load, which wants these acks.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) crashed: Option<String>,
 }
 
 impl Whole {
@@ -98,6 +102,7 @@ impl Whole {
             hot: None,
             load: load.into(),
             beside: String::new(),
+            crashed: None,
         }
     }
 
@@ -111,7 +116,7 @@ impl Whole {
     /// Its point; a run takes its time and what it takes to begin and end.
     pub(super) fn point(&self, rank: u32, scale: Scale) -> Point {
         let (warmup_s, window_s) = time(scale);
-        let idle_s = scale.pick(0.1, 0.3, 0.5);
+        let idle_s = scale.pick(0.1, 0.05, 0.3);
         Point::new(self, rank, warmup_s + window_s + idle_s)
     }
 }
@@ -141,6 +146,7 @@ pub(super) struct WholeRig<'a> {
     servers: BTreeMap<String, Result<Broker, String>>,
     stored: BTreeMap<(String, String), String>,
     topics: u32,
+    crashes: u32,
 }
 
 impl<'a> WholeRig<'a> {
@@ -156,6 +162,7 @@ impl<'a> WholeRig<'a> {
             servers: BTreeMap::new(),
             stored: BTreeMap::new(),
             topics: 0,
+            crashes: 0,
         })
     }
 
@@ -244,6 +251,11 @@ impl<'a> WholeRig<'a> {
 impl Rig for WholeRig<'_> {
     fn measure(&mut self, point: &Point, repetition: u32) -> Result<Figures, PointError> {
         let whole: Whole = point.typed()?;
+        if let Some(acks) = &whole.crashed {
+            self.crashes += 1;
+            let (server, load) = (&whole.server, &whole.load);
+            return Crash::new(self.lab, server, load, acks != "0", self.crashes).run();
+        }
         self.server(&whole.server)?;
         let topic = format!("claims-{}", self.topics);
         self.topics += 1;
