@@ -4,6 +4,7 @@ What cannot be had raises LeftOut with the reason."""
 import fcntl
 import hashlib
 import os
+import re
 import shutil
 import sys
 from contextlib import contextmanager
@@ -93,21 +94,45 @@ def java():
 
 def kafka_jars():
     """The folder with Kafka's broker and tools, and everything on their class path."""
-    pom = CLIENTS / "kafka" / "pom.xml"
+    return jars("kafka", "Kafka")
+
+
+def jars(name, what):
+    """The folder with what compat.d/<name>/pom.xml asks for, and everything on its class path."""
+    pom = CLIENTS / name / "pom.xml"
 
     def build(folder):
-        jars = folder / "jars"
-        shutil.rmtree(jars, ignore_errors=True)
+        target = folder / "jars"
+        shutil.rmtree(target, ignore_errors=True)
         _attempt(
-            "Kafka",
+            what,
             [
                 apt("mvn", "maven"), "-q", "-B", "-f", pom,
                 "org.apache.maven.plugins:maven-dependency-plugin:3.8.1:copy-dependencies",
-                f"-DoutputDirectory={jars}", "-DincludeScope=runtime",
+                f"-DoutputDirectory={target}", "-DincludeScope=runtime",
             ],
         )
 
-    return _once(CACHE / "kafka", pom.read_text(), build) / "jars"
+    return _once(CACHE / name, pom.read_text(), build) / "jars"
+
+
+def pom_version(name):
+    """The version that compat.d/<name>/pom.xml names."""
+    return re.search(r"<(?:peer|kafka).version>([^<]+)<", (CLIENTS / name / "pom.xml").read_text()).group(1)
+
+
+def unpacked(name, what):
+    """The folder that the archive of compat.d/<name>/pom.xml unpacks to."""
+    folder = jars(name, what)
+    archive = next(folder.glob("*.tar.gz"), None)
+    if archive is None:
+        raise LeftOut(f"{what}: {folder} holds no archive")
+
+    def build(target):
+        _attempt(what, ["tar", "-xzf", archive, "-C", target])
+
+    target = _once(CACHE / name / "unpacked", archive.name, build)
+    return next(path for path in target.iterdir() if path.is_dir())
 
 
 def python(name):

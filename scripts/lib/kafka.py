@@ -2,7 +2,6 @@
 
 import json
 import os
-import re
 import shutil
 import signal
 import time
@@ -19,7 +18,7 @@ QUICK_JVM = ("-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Xshare:auto", "-Xm
 
 def version():
     """The version of Kafka that compat.d/kafka/pom.xml names."""
-    return re.search(r"<kafka.version>([^<]+)<", (CLIENTS / "kafka" / "pom.xml").read_text()).group(1)
+    return install.pom_version("kafka")
 
 
 def command(name, *arguments, jvm=QUICK_JVM, log_level="warn"):

@@ -1,0 +1,226 @@
+"""scripts/peers measure: brokers on the same host at the same record size, durable and not, each driven by its own load tool,
+in turns."""
+
+import contextlib
+import json
+import statistics
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+
+import bench_host as host
+from paths import ROOT
+from peer_activemq import ActiveMq
+from peer_rabbitmq import RabbitMq
+from peer_rocketmq import RocketMq
+from peer_systems import DURABLE, VOLATILE, KafkaSystem, RinglogSystem
+from process import Failure, LeftOut
+
+# Rises when a field changes its meaning or goes; benches/METHOD.md describes the file.
+SCHEMA = 1
+SYSTEMS = {"ringlog": RinglogSystem, "kafka": KafkaSystem, "rocketmq": RocketMq, "rabbitmq": RabbitMq, "activemq": ActiveMq}
+# What makes two runs repetitions of one entry.
+KEY = ("group", "system", "version", "tool", "shape", "settings", "durable", "record_bytes")
+CONFIRM_BYTES = 1024
+
+
+class Run:
+    """What every system is told: folder, cores, warm-up."""
+
+    def __init__(self, args, folder):
+        self.folder, self.warmup, self.seconds = Path(folder), args.warmup, args.seconds
+        self.server_cores, self.load_cores = args.server_cores, args.load_cores
+        described = subprocess.run(["git", "-C", ROOT, "describe", "--always", "--dirty"], capture_output=True, text=True, check=False)
+        self.version = described.stdout.strip() or "unknown"
+
+
+class Measure:
+    """One call of the command."""
+
+    def __init__(self, args, folder):
+        self.args, self.run = args, Run(args, folder)
+        self.left_out, self.results = [], []
+
+    def leave_out(self, system, reason):
+        """Notes, once, what is not measured, why, and how to get it."""
+        entry = {"system": system.name, "reason": str(reason), "install": system.how_to_install}
+        if entry not in self.left_out:
+            self.left_out.append(entry)
+            say(f"left out: {system.name}: {reason}\n  to get it: {system.how_to_install}")
+
+    def measure(self):
+        """Installs, starts, warms up, measures in turns, stops."""
+        with contextlib.ExitStack() as cleaning:
+            systems = []
+            for name in self.args.only:
+                system = SYSTEMS[name](self.run)
+                try:
+                    system.install()
+                    # Also after a start that broke off half way.
+                    cleaning.callback(system.stop)
+                    system.start()
+                    systems.append((system, self._cases(system)))
+                    say(f"{system.name} {system.version} is up")
+                except (LeftOut, Failure) as reason:
+                    self.leave_out(system, reason)
+            turns = [(system, case, size) for size in self._sizes() for system, cases in systems for case in cases]
+            if not self.args.no_warm_up:
+                self._warm_up(systems)
+            for repetition in range(self.args.repeat):
+                # Each repetition begins elsewhere: what drifts meets all alike.
+                start = repetition * len(turns) // max(1, self.args.repeat)
+                for system, case, size in turns[start:] + turns[:start]:
+                    self._once(systems, system, case, size)
+
+    def _sizes(self):
+        return [CONFIRM_BYTES] if self.args.confirms else self.args.sizes
+
+    def _cases(self, system):
+        return system.ways() if self.args.confirms else system.cases()
+
+    def _warm_up(self, systems):
+        """A JVM compiles what it runs often: every broker gets load before it counts."""
+        for system, cases in systems:
+            for case in [case for case in cases if not self.args.confirms] or cases[:1]:
+                with contextlib.suppress(Failure):
+                    case.body(self._sizes()[0], self.args.broker_warmup)
+            say(f"{system.name} is warm")
+
+    def _once(self, systems, system, case, size):
+        others = [pid for other, _ in systems if other is not system for pid in other.pids()]
+        host.settle()
+        before, begun, stolen = cpu(others), time.monotonic(), steal()
+        try:
+            rate = case.body(size, self.run.seconds)
+        except Failure as reason:
+            self.leave_out(system, f"{case.shape}, {size} B: {reason}")
+            return
+        elapsed = (time.monotonic() - begun) * len(set(self.run.server_cores + self.run.load_cores))
+        self.results.append({
+            "group": "confirms" if self.args.confirms else "throughput", "system": system.name, "version": system.version,
+            "tool": case.tool, "shape": case.shape, "settings": case.settings, "durable": case.durable, "record_bytes": size,
+            "messages_per_s": rate, "idle_peers_share": max(0.0, cpu(others) - before) / elapsed, "steal_share": (steal() - stolen) / elapsed,
+        })
+        durability = "durable" if case.durable else "not durable"
+        say(f"  {system.name}, {size} B, {durability}, {case.shape}, {case.tool.split()[0]}: {rate:,.0f} messages/s")
+
+
+def cpu(pids):
+    """CPU seconds of processes that are still there."""
+    total = 0.0
+    for pid in pids:
+        with contextlib.suppress(OSError):
+            total += host.cpu_seconds(pid)
+    return total
+
+
+def steal():
+    """Seconds that the hypervisor took from all processors."""
+    return int(Path("/proc/stat").read_text().split("\n", 1)[0].split()[8]) / 100
+
+
+def say(text):
+    """Progress, at once."""
+    print(text, flush=True)
+
+
+def spread(values):
+    """Median with the smallest and the largest."""
+    return {"median": statistics.median(values), "min": min(values), "max": max(values), "n": len(values)}
+
+
+def entries(results, known=()):
+    """Single runs as entries, behind the repetitions of those that are known."""
+    found = {tuple(entry[name] for name in KEY): dict(entry) for entry in known}
+    for result in results:
+        key = tuple(result[name] for name in KEY)
+        entry = found.setdefault(key, {**{name: result[name] for name in KEY}, "repetitions": []})
+        entry["repetitions"] = [*entry["repetitions"], {
+            name: result[name] for name in ("messages_per_s", "idle_peers_share", "steal_share")
+        }]
+    for entry in found.values():
+        rates = [repetition["messages_per_s"] for repetition in entry["repetitions"]]
+        entry["durability"] = DURABLE if entry["durable"] else VOLATILE
+        entry["messages_per_s"] = spread(rates)
+        entry["mb_per_s"] = spread([rate * entry["record_bytes"] / 1e6 for rate in rates])
+        entry["spread"] = (max(rates) - min(rates)) / statistics.median(rates)
+    return list(found.values())
+
+
+def document(measure, before):
+    """peers.json."""
+    args, run = measure.args, measure.run
+    settings = {"warmup_s": run.warmup, "seconds": run.seconds, "server_cores": run.server_cores, "load_cores": run.load_cores}
+    known, left_out = [], list(measure.left_out)
+    if before:
+        if before["settings"] != settings or before["host"] != host.facts(args.dir):
+            raise Failure(f"{args.out} was measured with other settings or on another host: name another --out, or leave --add away")
+        known = before["entries"]
+        left_out = [entry for entry in before["left_out"] if entry not in left_out] + left_out
+    return {"schema": SCHEMA, "host": host.facts(args.dir), "settings": settings, "left_out": left_out,
+            "entries": entries(measure.results, known)}
+
+
+def load(path):
+    """A peers.json that is there; Failure when it is none."""
+    try:
+        found = json.loads(Path(path).read_text())
+    except (OSError, ValueError) as error:
+        raise Failure(f"{path}: {error}") from error
+    if not isinstance(found, dict) or found.get("schema") != SCHEMA:
+        raise Failure(f"{path} is no peers.json of schema {SCHEMA}")
+    return found
+
+
+def figure(value):
+    """Median [smallest–largest]."""
+    return f"{value['median']:,.0f} [{value['min']:,.0f}–{value['max']:,.0f}]"
+
+
+def markdown(found):
+    """The results for people."""
+    what = found["settings"]
+    lines = [
+        "# Other brokers on this host", "",
+        f"Host: {host.describe(found['host'])}. Brokers on cores {what['server_cores']}, load on cores {what['load_cores']}; all brokers "
+        f"run, one is driven at a time, in turns; windows of {what['seconds']:g} s or more after {what['warmup_s']:g} s. Medians "
+        "[smallest–largest] over the repetitions.",
+    ]
+    groups = (("throughput", "Messages a second"), ("confirms", "How a publisher learns that a message is there"))
+    for group, title in groups:
+        for size in sorted({entry["record_bytes"] for entry in found["entries"] if entry["group"] == group}):
+            lines += ["", f"## {title}, {size} B", "", "| system | driven | durability | messages/s | MB/s | runs | tool and settings |", "|---" * 7 + "|"]
+            lines += [row(entry) for entry in found["entries"] if (entry["group"], entry["record_bytes"]) == (group, size)]
+    if found["left_out"]:
+        lines += ["", *(f"- left out: {entry['system']}: {entry['reason']} (to get it: {entry['install']})" for entry in found["left_out"])]
+    return "\n".join(lines) + "\n"
+
+
+def row(entry):
+    """An entry as a row of the table."""
+    return (f"| {entry['system']} {entry['version']} | {entry['shape']} | {entry['durability']} | {figure(entry['messages_per_s'])} | "
+            f"{entry['mb_per_s']['median']:,.1f} | {entry['messages_per_s']['n']} | `{entry['tool']}`; {entry['settings']} |")
+
+
+def measure(args):
+    """The whole command. Exit code 0 when something was measured and nothing broke off."""
+    before = load(args.out) if args.add and args.out.exists() else None
+    args.dir.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="peers-", dir=args.dir) as folder:
+        work = Measure(args, folder)
+        host.touch_memory(folder, min(2 << 30, host.free_bytes(folder) // 4))
+        try:
+            work.measure()
+        finally:
+            # What was measured is kept, whatever comes.
+            if work.results or work.left_out:
+                found = document(work, before)
+                args.out.parent.mkdir(parents=True, exist_ok=True)
+                args.out.write_text(json.dumps(found, indent=1) + "\n")
+                args.out.with_suffix(".md").write_text(markdown(found))
+    if not work.results:
+        raise Failure("nothing could be measured")
+    say(markdown(found))
+    say(f"written to {args.out} and {args.out.with_suffix('.md')}")
+    return 0

@@ -1,0 +1,67 @@
+"""A load tool that prints a line an interval: what it says between warm-up and end."""
+
+import queue
+import threading
+import time
+
+import bench_host as host
+from process import Failure, last_line, start, stop
+
+# Several seconds for a JVM to start and to connect.
+FIRST_LINE_LIMIT_S = 60
+
+
+class Lines:
+    """A running tool and the lines that it has printed, each with its time."""
+
+    def __init__(self, command, log, cores, env=None):
+        self.log = log
+        with host.pinned(cores):
+            self.process = start(command, log, env=env, stdout=-1)
+        self._queue = queue.Queue()
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def _read(self):
+        with open(self.log, "ab") as sink:
+            for line in self.process.stdout:
+                sink.write(line)
+                sink.flush()
+                self._queue.put((time.monotonic(), line.decode(errors="replace")))
+        self._queue.put(None)
+
+    def next(self, limit_s):
+        """(time, line) of the next line, or None at the end. Failure past the limit."""
+        try:
+            return self._queue.get(timeout=limit_s)
+        except queue.Empty:
+            raise Failure(f"the tool printed nothing for {limit_s:g} s (log: {self.log})") from None
+
+    def stop(self):
+        """Ends the tool."""
+        code = stop(self.process, grace_s=5)
+        self._reader.join(10)
+        return code
+
+
+def rate(command, log, cores, pattern, warmup_s, seconds, interval_s, env=None):
+    """Mean of what `pattern` finds (its first group, messages a second) in the lines of a window: lines whose interval began at
+    least `warmup_s` after the first line, until their intervals make up `seconds`. The tool is stopped then."""
+    tool = Lines(command, log, cores, env)
+    values, first = [], None
+    try:
+        while len(values) * interval_s < seconds - 0.01:
+            found = tool.next(FIRST_LINE_LIMIT_S if first is None else 10 + 3 * interval_s)
+            if found is None:
+                raise Failure(f"the tool ended by itself: {last_line(log)}")
+            at, line = found
+            match = pattern.search(line)
+            if not match:
+                continue
+            first = at if first is None else first
+            # A line tells of the interval before it; the first one holds the start.
+            if at - first >= warmup_s + interval_s - 0.3:
+                values.append(float(match.group(1).replace(",", "")))
+    finally:
+        tool.stop()
+    return sum(values) / len(values)
