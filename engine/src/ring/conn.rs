@@ -9,11 +9,12 @@ use crate::core::FileSpan;
 use crate::shard::{CloseReason, ConnId, SendData};
 
 use super::pipe::Pipe;
+use super::window::Window;
 
 /// Pieces sent by one operation at most: the system's limit.
 const PIECES: usize = 1024;
-/// Bytes sent by one operation at most: beyond, larger operations save nothing and report progress later.
-const SEND_BYTES: usize = 1 << 20;
+/// Bytes sent by one operation at most: what a socket's buffer takes.
+pub(super) const SEND_BYTES: usize = 4 << 20;
 
 /// State of one connection.
 pub(super) struct Conn {
@@ -36,6 +37,7 @@ pub(super) struct Conn {
     pub(super) sending: Sending,
     /// In the list of connections to look at before the loop waits.
     pub(super) listed: bool,
+    pub(super) window: Window,
 }
 
 /// A receive straight into the application's buffer.
@@ -53,11 +55,11 @@ pub(super) enum Sending {
     One,
     /// Several pieces from memory, gathered.
     Many(Box<Gather>),
-    /// The span at the front of the queue, by a helper thread.
+    /// The span at the front of the queue, by `sendfile`.
     Helper,
     /// The span at the front of the queue, through a pipe that holds this many bytes of it.
     Pipe { pipe: Pipe, held: usize },
-    /// Waiting for room in the socket before a helper thread goes on.
+    /// Waiting for room in the socket before `sendfile` goes on.
     Room,
 }
 
@@ -77,6 +79,7 @@ impl Conn {
             queue: SendQueue::default(),
             sending: Sending::Idle,
             listed: false,
+            window: Window::default(),
         }
     }
 
@@ -101,15 +104,23 @@ pub(super) struct SendQueue {
     pieces: VecDeque<SendData>,
     /// Bytes of the front piece that are sent.
     front_done: usize,
+    /// Bytes left to send.
+    bytes: usize,
 }
 
 impl SendQueue {
     pub(super) fn push(&mut self, data: SendData) {
+        self.bytes += data.len();
         self.pieces.push_back(data);
     }
 
     pub(super) fn is_empty(&self) -> bool {
         self.pieces.is_empty()
+    }
+
+    /// Bytes left to send.
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes
     }
 
     /// What is left of the span at the front, if that is one.
@@ -124,15 +135,15 @@ impl SendQueue {
         }
     }
 
-    /// What is left of the bytes at the front, when nothing can be gathered with them.
-    pub(super) fn front_alone(&self) -> Option<&[u8]> {
+    /// What is left of the bytes at the front, `most` of them, when nothing can be gathered with them.
+    pub(super) fn front_alone(&self, most: usize) -> Option<&[u8]> {
         let front = bytes_of(self.pieces.front()?)?;
         let alone = match self.pieces.get(1) {
-            Some(next) => bytes_of(next).is_none() || front.len() - self.front_done >= SEND_BYTES,
+            Some(next) => bytes_of(next).is_none() || front.len() - self.front_done >= most,
             None => true,
         };
         let rest = &front[self.front_done..];
-        alone.then_some(&rest[..rest.len().min(SEND_BYTES)])
+        alone.then_some(&rest[..rest.len().min(most)])
     }
 
     /// Whether a span follows the `sent` bytes next: the system may then hold them back for a fuller packet.
@@ -140,8 +151,8 @@ impl SendQueue {
         matches!(self.pieces.get(1), Some(SendData::Span(_)))
     }
 
-    /// Collects pieces from the front into `gather`, up to a span.
-    pub(super) fn gather(&self, gather: &mut Gather) {
+    /// Collects pieces from the front into `gather`, up to a span and `most` bytes.
+    pub(super) fn gather(&self, gather: &mut Gather, most: usize) {
         gather.clear();
         let mut skip = self.front_done;
         for piece in &self.pieces {
@@ -149,17 +160,18 @@ impl SendQueue {
                 gather.before_span = true;
                 return;
             };
-            if gather.pieces.len() == PIECES || gather.bytes == SEND_BYTES {
+            if gather.pieces.len() == PIECES || gather.bytes == most {
                 return;
             }
             let rest = &bytes[std::mem::take(&mut skip)..];
-            gather.add(&rest[..rest.len().min(SEND_BYTES - gather.bytes)]);
+            gather.add(&rest[..rest.len().min(most - gather.bytes)]);
         }
     }
 
     /// Drops `bytes` sent bytes from the front.
     pub(super) fn consume(&mut self, bytes: usize) {
         self.front_done += bytes;
+        self.bytes = self.bytes.saturating_sub(bytes);
         while let Some(front) = self.pieces.front() {
             if self.front_done < front.len() {
                 return;
@@ -183,7 +195,7 @@ fn bytes_of(data: &SendData) -> Option<&[u8]> {
 pub(super) struct Gather {
     pieces: Vec<libc::iovec>,
     message: libc::msghdr,
-    bytes: usize,
+    pub(super) bytes: usize,
     /// A span follows.
     pub(super) before_span: bool,
 }
@@ -230,7 +242,7 @@ mod tests {
 
     fn gathered(queue: &SendQueue) -> (Vec<usize>, bool) {
         let mut gather = Gather::new();
-        queue.gather(&mut gather);
+        queue.gather(&mut gather, SEND_BYTES);
         let lens = gather.pieces.iter().map(|p| p.iov_len).collect();
         (lens, gather.before_span)
     }
@@ -247,12 +259,12 @@ mod tests {
             len: 50,
         }));
         queue.push(SendData::Bytes(Bytes::from_static(b"end")));
-        assert!(queue.front_alone().is_none());
+        assert!(queue.front_alone(SEND_BYTES).is_none());
         assert_eq!(gathered(&queue), (vec![3, 5, 7], true));
         queue.consume(4);
         assert_eq!(gathered(&queue), (vec![4, 7], true));
         queue.consume(10);
-        assert_eq!(queue.front_alone().map(<[u8]>::len), Some(1));
+        assert_eq!(queue.front_alone(SEND_BYTES).map(<[u8]>::len), Some(1));
         assert!(queue.span_after_front());
         queue.consume(1);
         queue.consume(20);
@@ -276,6 +288,9 @@ mod tests {
         queue.push(SendData::Bytes(Bytes::from(vec![0; SEND_BYTES])));
         assert_eq!(gathered(&queue).0, [SEND_BYTES - 1, 1]);
         queue.consume(SEND_BYTES);
-        assert_eq!(queue.front_alone().map(<[u8]>::len), Some(SEND_BYTES - 1));
+        assert_eq!(
+            queue.front_alone(SEND_BYTES).map(<[u8]>::len),
+            Some(SEND_BYTES - 1)
+        );
     }
 }

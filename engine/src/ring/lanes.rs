@@ -89,6 +89,11 @@ impl Lanes {
         self.flights.len()
     }
 
+    /// Whether a journal write or its sync is under way.
+    pub(super) fn is_committing(&self) -> bool {
+        self.flights.len() > self.reads
+    }
+
     /// A completion that needed no kernel.
     pub(super) fn next_ready(&mut self) -> Option<Completion> {
         self.ready.pop_front()

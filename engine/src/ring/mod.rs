@@ -20,6 +20,7 @@
 #![allow(unsafe_code)]
 
 mod background;
+mod cached;
 mod clock;
 mod config;
 mod conn;
@@ -43,6 +44,7 @@ mod table;
 mod turns;
 mod uring;
 mod waker;
+mod window;
 mod worker;
 mod zero;
 

@@ -4,6 +4,7 @@
 //! to be started, once, after the application's commands. So a [`NetCommand::Fill`] issued while bytes are
 //! handled comes before the next receive.
 
+use std::collections::VecDeque;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
@@ -18,7 +19,8 @@ use crate::shard::{CloseReason, ConnId, Driven, NetCommand};
 use super::conn::{Conn, Fill, Gather};
 use super::pipe::Pipes;
 use super::pool::{GROUP, RecvPool};
-use super::sendfile::Senders;
+use super::send::{ROOM, ROOM_BESIDE_COMMITS};
+use super::sendfile::{Outcome, Senders};
 use super::stats::RingStats;
 use super::table::FileTable;
 use super::uring::{Done, Kind, Ring, Token, errno};
@@ -54,6 +56,12 @@ pub(super) struct Net {
     pool: RecvPool,
     max_connections: usize,
     listed: Vec<u32>,
+    /// Bytes that may yet be sent in this turn.
+    pub(super) room: usize,
+    /// Listed again for the next turn: there was no room in this one.
+    pub(super) postponed: Vec<u32>,
+    /// Of `sendfile` calls made by the shard's own thread.
+    pub(super) outcomes: VecDeque<Outcome>,
     ended: Vec<(ConnId, CloseReason)>,
     pub(super) span_path: SpanPath,
     pub(super) senders: Senders,
@@ -82,6 +90,9 @@ impl Net {
             pool,
             max_connections: config.max_connections,
             listed: Vec::new(),
+            room: 0,
+            postponed: Vec::new(),
+            outcomes: VecDeque::new(),
             ended: Vec::new(),
             span_path: config.span_path,
             senders,
@@ -329,15 +340,23 @@ impl Net {
         Ok(())
     }
 
-    /// Starts whatever the listed connections and the listener are ready for.
+    /// Starts whatever the listed connections and the listener are ready for. What is sent meanwhile is bounded, more
+    /// tightly while a commit is under way (`committing`).
     pub(super) fn attend(
         &mut self,
         ring: &mut Ring<'_>,
         files: &FileTable,
         now_ns: u64,
+        committing: bool,
     ) -> io::Result<()> {
         self.arm_accept(ring, now_ns)?;
-        while let Some(slot) = self.listed.pop() {
+        self.room = if committing {
+            ROOM_BESIDE_COMMITS
+        } else {
+            ROOM
+        };
+        let listed = std::mem::take(&mut self.listed);
+        for &slot in &listed {
             let Some(conn) = self.conn(slot) else {
                 continue;
             };
@@ -349,7 +368,21 @@ impl Net {
             }
             self.finish_if_quiet(ring, slot)?;
         }
+        let newly = std::mem::replace(&mut self.listed, listed);
+        self.listed.clear();
+        // First come, first served: those that had no room are first next time.
+        let mut postponed = std::mem::take(&mut self.postponed);
+        for slot in postponed.drain(..) {
+            self.list(slot);
+        }
+        self.postponed = postponed;
+        self.listed.extend(newly);
         Ok(())
+    }
+
+    /// Whether [`Net::attend`] has something to do.
+    pub(super) fn has_listed(&self) -> bool {
+        !self.listed.is_empty()
     }
 
     // --- ending ---

@@ -14,7 +14,10 @@ use super::error::{ExitOnPanic, RingError};
 use super::waker::ShardWaker;
 
 /// Bytes sent by one job at most, so that connections take turns.
-const JOB_BYTES: usize = 1 << 20;
+pub(super) const JOB_BYTES: usize = 1 << 20;
+
+/// Niceness of the helper threads.
+const NICE: i32 = 10;
 
 /// Send a part of a file to a socket. Both descriptors stay open until the job's outcome has been taken.
 pub(super) struct Job {
@@ -71,6 +74,8 @@ impl Senders {
                 .name(format!("ringlog-send-{number}"))
                 .spawn(move || {
                     let _guard = ExitOnPanic("sendfile");
+                    // The shard's thread, on the same core, comes first. A system that refuses leaves them equal.
+                    let _ = rustix::process::nice(NICE);
                     for job in incoming {
                         // The shard waits for every outcome before it goes.
                         let _ = outgoing.send(carry_out(&job));
@@ -105,7 +110,8 @@ impl Drop for Senders {
     }
 }
 
-fn carry_out(job: &Job) -> Outcome {
+/// Sends until the job is done or the socket takes nothing more.
+pub(super) fn carry_out(job: &Job) -> Outcome {
     // SAFETY: the shard keeps both descriptors open until it has taken the outcome.
     let (socket, file) = unsafe {
         (
@@ -114,12 +120,11 @@ fn carry_out(job: &Job) -> Outcome {
         )
     };
     let (mut offset, mut sent) = (job.offset, 0);
-    let share = job.len.min(JOB_BYTES);
     let end = loop {
-        if sent == share {
+        if sent == job.len {
             break JobEnd::Share;
         }
-        match rustix::fs::sendfile(socket, file, Some(&mut offset), share - sent) {
+        match rustix::fs::sendfile(socket, file, Some(&mut offset), job.len - sent) {
             // The log ends before the span does: the core promised bytes that are not there.
             Ok(0) => break JobEnd::Failed(libc::EIO),
             Ok(n) => sent += n,

@@ -162,6 +162,8 @@ impl<'a, 'r, D: Driven> Turns<'a, 'r, D> {
             || !self.reports.is_empty()
             || !self.outcomes.is_empty()
             || self.net.has_ended()
+            || self.net.has_listed()
+            || !self.net.outcomes.is_empty()
             || self.lanes.has_ready()
             || (!self.told && self.shutdown.is_requested())
     }
@@ -176,6 +178,7 @@ impl<'a, 'r, D: Driven> Turns<'a, 'r, D> {
         while let Some(report) = self.background.next_report()? {
             self.reports.push_back(report);
         }
+        self.outcomes.append(&mut self.net.outcomes);
         let outcomes = std::iter::from_fn(|| self.net.senders.next_outcome());
         self.outcomes.extend(outcomes);
         Ok(())
@@ -316,7 +319,12 @@ impl<'a, 'r, D: Driven> Turns<'a, 'r, D> {
 
     fn attend(&mut self, now: Now) -> Result<(), RingError> {
         self.net
-            .attend(&mut self.ring, &self.files, now.mono_ns)
+            .attend(
+                &mut self.ring,
+                &self.files,
+                now.mono_ns,
+                self.lanes.is_committing(),
+            )
             .map_err(RingError::Enter)
     }
 
