@@ -9,6 +9,7 @@ use ringlog_engine::id::Now;
 use ringlog_engine::recovery::RunInfo;
 use ringlog_engine::shard::{App, CloseReason, ConnId, Cx};
 
+use crate::api::txn::TxnMail;
 use crate::api::{self, Handled, Request};
 use crate::catalog::{Snapshot, Update};
 use crate::config::Config;
@@ -56,6 +57,8 @@ pub enum Mail {
     Catalog(Arc<Update>),
     /// A request to the catalog is carried out, and every shard knows.
     Done(Done),
+    /// From another shard, about transactions.
+    Txn(TxnMail),
     /// The disk has become short of free space, or no longer is.
     SpaceShort(bool),
 }
@@ -75,6 +78,7 @@ pub struct Server {
     pub(crate) list_offsets: api::list_offsets::State,
     pub(crate) delete_records: api::delete_records::State,
     pub(crate) groups: api::groups::State,
+    pub(crate) txn: api::txn::State,
     pub(crate) producer_ids: api::init_producer_id::State,
     pub(crate) memory: RequestMemory,
     pub(crate) log: LogGate,
@@ -92,6 +96,7 @@ impl Server {
             memory: RequestMemory::new(env.config.request_memory_bytes),
             producer_ids: api::init_producer_id::State::new(&env),
             groups: api::groups::State::new(&env, &catalog),
+            txn: api::txn::State::new(&env, &catalog),
             fetch: api::fetch::State::new(&env),
             env,
             catalog,
@@ -237,6 +242,7 @@ impl Server {
         };
         let quiet = self.produce.is_idle()
             && self.groups.is_idle()
+            && self.txn.is_idle()
             && self.delete_records.is_idle()
             && self.conns.iter().all(|(_, c)| c.is_idle());
         self.drained = quiet || cx.now.mono_ns >= until_ns;
@@ -292,7 +298,9 @@ impl App for Server {
         match event {
             Event::Advanced(part) => self.fetch.advanced(part),
             Event::Fetched(id, result) => {
-                if let Some(result) = api::groups::fetched(self, cx, id, result) {
+                let result = api::groups::fetched(self, cx, id, result);
+                let result = result.and_then(|result| api::txn::fetched(self, cx, id, result));
+                if let Some(result) = result {
                     api::fetch::fetched(self, cx, id, result);
                 }
             }
@@ -307,6 +315,7 @@ impl App for Server {
         match mail {
             Mail::Catalog(update) => self.apply(cx, &update),
             Mail::Done(done) => api::done(self, cx, done),
+            Mail::Txn(mail) => api::txn::mail(self, cx, mail),
             Mail::SpaceShort(short) => cx.core.set_space_short(short),
         }
     }
@@ -314,6 +323,7 @@ impl App for Server {
     fn on_turn(&mut self, cx: &mut Cx<'_>) {
         api::produce::durable(self, cx);
         api::groups::turn(self, cx);
+        api::txn::turn(self, cx);
         api::delete_records::turn(self, cx);
         api::fetch::turn(self, cx);
         self.flush(cx);
@@ -332,6 +342,7 @@ impl App for Server {
             self.fetch.deadline_ns(),
             self.produce.deadline_ns(),
             self.groups.deadline_ns(),
+            self.txn.deadline_ns(),
             self.delete_records.deadline_ns(),
             self.drain_until_ns.filter(|_| !self.drained),
         ]
@@ -343,6 +354,7 @@ impl App for Server {
     fn on_shutdown(&mut self, cx: &mut Cx<'_>) {
         self.drain_until_ns = Some(cx.now.after_ms(DRAIN_MS_MAX));
         api::fetch::end_all(self, cx);
+        api::txn::end(self, cx);
         api::groups::end(self, cx);
     }
 
@@ -359,6 +371,7 @@ impl Server {
         for change in &update.changes {
             change.carry_out(cx.core, cx.now, shard, shards);
             api::groups::changed(self, cx, change);
+            api::txn::changed(self, cx, change);
         }
         self.delete_records.changed();
         self.ops.applied(update.version);

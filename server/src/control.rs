@@ -32,6 +32,13 @@ pub enum Command {
         /// The version.
         version: u64,
     },
+    /// Mail from one shard to another.
+    Post {
+        /// The shard it is for.
+        to: u32,
+        /// What it says.
+        mail: Mail,
+    },
     /// The process ends.
     Stop,
 }
@@ -68,6 +75,11 @@ impl Controller {
     /// This shard has taken over `version`.
     pub(crate) fn applied(&self, version: u64) {
         self.send(Command::Applied { version });
+    }
+
+    /// Passes mail on to another shard.
+    pub(crate) fn post(&self, to: u32, mail: Mail) {
+        self.send(Command::Post { to, mail });
     }
 
     fn send(&self, command: Command) {
@@ -141,6 +153,7 @@ impl<S: Commit> Control<S> {
                     }
                 }
             }
+            Command::Post { to, mail } => send(to as usize, mail),
             Command::Stop => return false,
         }
         true

@@ -16,4 +16,5 @@ mod input;
 mod log_gate;
 pub mod ops;
 pub mod start;
+pub mod txn;
 pub mod wire;

@@ -5,6 +5,7 @@ use hashbrown::HashMap;
 use crate::api::{
     alter_configs, create_partitions, create_topics, delete_topics, find_coordinator, metadata,
 };
+use crate::app::Mail;
 use crate::control::{Action, Controller};
 
 /// What to do when a request to the catalog is carried out.
@@ -51,6 +52,11 @@ impl Ops {
     /// What waited for `op`.
     pub(crate) fn take(&mut self, op: u64) -> Option<Waiting> {
         self.waiting.remove(&op)
+    }
+
+    /// Passes mail on to another shard.
+    pub(crate) fn post(&self, to: u32, mail: Mail) {
+        self.controller.post(to, mail);
     }
 
     /// Tells the catalog that this shard knows `version`.

@@ -156,6 +156,12 @@ impl Producers {
         self.transactions.as_ref()?.ongoing(id)
     }
 
+    /// Whether the producer has a transaction under way in this epoch.
+    #[must_use]
+    pub fn has_begun(&self, id: i64, epoch: i16) -> bool {
+        self.ongoing(id).is_some() && self.get(id).is_some_and(|p| p.epoch == epoch)
+    }
+
     /// The first offset of the oldest transaction whose end is not durable.
     #[must_use]
     pub fn first_unstable(&self) -> Option<i64> {

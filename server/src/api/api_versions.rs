@@ -1,7 +1,7 @@
 //! ApiVersions: what is served. The first thing a client asks, in a version it can only guess: an unknown one is
 //! answered with error 35 and version 0's body (KIP-511).
 
-use kafka_wire::api_versions_response::ApiVersion;
+use kafka_wire::api_versions_response::{ApiVersion, FinalizedFeatureKey, SupportedFeatureKey};
 use kafka_wire::{ApiVersionsRequest, ApiVersionsResponse};
 use ringlog_engine::shard::ConnId;
 
@@ -11,6 +11,11 @@ use crate::message;
 use crate::wire::header::{Prefix, RequestHeader};
 use crate::wire::versions::{API_VERSIONS, APIS, Api};
 use crate::wire::{Malformed, error};
+
+/// The feature by which clients decide how transactions are done (KIP-584, KIP-890).
+const TRANSACTION_VERSION: &str = "transaction.version";
+/// The second generation: every end of a transaction raises the producer's epoch.
+const TRANSACTION_GENERATION: i16 = 2;
 
 pub(crate) fn handle(server: &mut Server, request: &Request<'_>) -> Result<(), Malformed> {
     let body: ApiVersionsRequest = request.decode()?;
@@ -29,6 +34,17 @@ pub(crate) fn handle(server: &mut Server, request: &Request<'_>) -> Result<(), M
     } else {
         message!(ApiVersionsResponse {
             api_keys: APIS.iter().map(entry).collect(),
+            supported_features: vec![message!(SupportedFeatureKey {
+                name: TRANSACTION_VERSION.into(),
+                min_version: 0,
+                max_version: TRANSACTION_GENERATION,
+            })],
+            finalized_features_epoch: 0,
+            finalized_features: vec![message!(FinalizedFeatureKey {
+                name: TRANSACTION_VERSION.into(),
+                max_version_level: TRANSACTION_GENERATION,
+                min_version_level: TRANSACTION_GENERATION,
+            })],
         })
     };
     server.conns.reply(request.token, &response);

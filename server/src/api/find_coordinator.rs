@@ -1,5 +1,5 @@
-//! FindCoordinator: the broker that a group's members must turn to. The offsets topic is created when it is first
-//! needed; the response then waits until every shard knows it.
+//! FindCoordinator: the broker that a group's members or a transactional producer must turn to. The internal topic is created
+//! when it is first needed; the response then waits until every shard knows it.
 
 use kafka_wire::find_coordinator_response::Coordinator;
 use kafka_wire::{FindCoordinatorRequest, FindCoordinatorResponse};
@@ -12,16 +12,18 @@ use crate::control::{Action, Outcome};
 use crate::groups::{OFFSETS_TOPIC, partition_of};
 use crate::message;
 use crate::ops;
+use crate::txn::STATE_TOPIC;
 use crate::wire::{Malformed, StrBytes, error};
 
 const KEY_GROUP: i8 = 0;
 const KEY_TRANSACTION: i8 = 1;
 
-/// A request that waits for the offsets topic.
+/// A request that waits for an internal topic.
 #[derive(Debug)]
 pub struct Waiting {
     token: Token,
     version: i16,
+    key_type: i8,
     keys: Vec<StrBytes>,
 }
 
@@ -32,10 +34,10 @@ pub(crate) fn handle(server: &mut Server, request: &Request<'_>) -> Result<(), M
         ..4 => vec![body.key],
         _ => body.coordinator_keys,
     };
-    let is_group = body.key_type == KEY_GROUP;
-    if is_group && server.catalog.topic(OFFSETS_TOPIC).is_none() {
+    let missing = topic_of(body.key_type).filter(|name| server.catalog.topic(name).is_none());
+    if let Some(name) = missing {
         let topic = NewTopic {
-            name: OFFSETS_TOPIC.to_owned(),
+            name: name.to_owned(),
             partitions: -1,
             replication_factor: -1,
             ..NewTopic::default()
@@ -47,6 +49,7 @@ pub(crate) fn handle(server: &mut Server, request: &Request<'_>) -> Result<(), M
         let waiting = Waiting {
             token: request.token,
             version,
+            key_type: body.key_type,
             keys,
         };
         let waiting = ops::Waiting::FindCoordinator(waiting);
@@ -57,23 +60,31 @@ pub(crate) fn handle(server: &mut Server, request: &Request<'_>) -> Result<(), M
     Ok(())
 }
 
-/// The offsets topic is created, or refused.
+/// The internal topic is created, or refused.
 pub(crate) fn done(server: &mut Server, waiting: Waiting, outcome: Outcome) {
     for refusal in outcome.0.iter().filter_map(|item| item.as_ref().err()) {
         // Another client was quicker.
         if refusal.code != error::TOPIC_ALREADY_EXISTS {
-            tracing::error!(
-                reason = refusal.message,
-                "{OFFSETS_TOPIC} cannot be created"
-            );
+            let name = topic_of(waiting.key_type).unwrap_or_default();
+            tracing::error!(reason = refusal.message, "{name} cannot be created");
         }
     }
     let Waiting {
         token,
         version,
+        key_type,
         keys,
     } = waiting;
-    answer(server, token, version, KEY_GROUP, keys);
+    answer(server, token, version, key_type, keys);
+}
+
+/// The internal topic whose partitions decide who coordinates.
+fn topic_of(key_type: i8) -> Option<&'static str> {
+    match key_type {
+        KEY_GROUP => Some(OFFSETS_TOPIC),
+        KEY_TRANSACTION => Some(STATE_TOPIC),
+        _ => None,
+    }
 }
 
 fn answer(server: &mut Server, token: Token, version: i16, key_type: i8, keys: Vec<StrBytes>) {
@@ -97,18 +108,14 @@ fn answer(server: &mut Server, token: Token, version: i16, key_type: i8, keys: V
 
 fn find(server: &Server, key_type: i8, key: StrBytes) -> Coordinator {
     let env = &server.env;
-    let node = match key_type {
-        KEY_GROUP => server.catalog.topic(OFFSETS_TOPIC).and_then(|topic| {
-            let key = topic.key(partition_of(&key, topic.partitions))?;
-            Some(key.shard(env.shards))
-        }),
-        // No broker coordinates transactions; each would say so.
-        KEY_TRANSACTION => Some(partition_of(&key, env.shards as i32) as u32),
-        _ => {
-            let why = format!("there are no coordinators of key type {key_type}");
-            return nobody(key, error::INVALID_REQUEST, &why);
-        }
+    let Some(name) = topic_of(key_type) else {
+        let why = format!("there are no coordinators of key type {key_type}");
+        return nobody(key, error::INVALID_REQUEST, &why);
     };
+    let node = server.catalog.topic(name).and_then(|topic| {
+        let key = topic.key(partition_of(&key, topic.partitions))?;
+        Some(key.shard(env.shards))
+    });
     match node {
         Some(node) => message!(Coordinator {
             key: key,

@@ -1,8 +1,10 @@
-//! InitProducerId for producers that are idempotent but not transactional: each gets an id no producer ever had.
+//! InitProducerId: producers that are idempotent but not transactional each get an id no producer ever had; transactional
+//! ones are the coordinator's.
 
 use kafka_wire::{InitProducerIdRequest, InitProducerIdResponse};
+use ringlog_engine::shard::Cx;
 
-use super::Request;
+use super::{Request, txn};
 use crate::app::{Env, Server};
 use crate::message;
 use crate::wire::{Malformed, error};
@@ -31,7 +33,7 @@ impl State {
     }
 
     /// `None` when this run and shard have no more.
-    fn next(&mut self) -> Option<i64> {
+    pub(crate) fn next(&mut self) -> Option<i64> {
         (self.next < 1 << COUNT_BITS).then(|| {
             self.next += 1;
             self.prefix | (self.next - 1)
@@ -39,7 +41,11 @@ impl State {
     }
 }
 
-pub(crate) fn handle(server: &mut Server, request: &Request<'_>) -> Result<(), Malformed> {
+pub(crate) fn handle(
+    server: &mut Server,
+    cx: &mut Cx<'_>,
+    request: &Request<'_>,
+) -> Result<(), Malformed> {
     let body: InitProducerIdRequest = request.decode()?;
     let refused = |code| {
         message!(InitProducerIdResponse {
@@ -48,19 +54,15 @@ pub(crate) fn handle(server: &mut Server, request: &Request<'_>) -> Result<(), M
             producer_epoch: -1,
         })
     };
-    let response = if body.transactional_id.as_deref() == Some("") {
-        refused(error::INVALID_REQUEST)
-    } else if body.transactional_id.is_some() {
-        // No coordinator answers for transactions.
-        refused(error::TRANSACTIONAL_ID_AUTHORIZATION_FAILED)
-    } else {
-        match server.producer_ids.next() {
-            Some(id) => message!(InitProducerIdResponse {
-                producer_id: id,
-                producer_epoch: 0,
-            }),
-            None => refused(error::UNKNOWN_SERVER_ERROR),
-        }
+    if body.transactional_id.is_some() {
+        return txn::handle(server, cx, request);
+    }
+    let response = match server.producer_ids.next() {
+        Some(id) => message!(InitProducerIdResponse {
+            producer_id: id,
+            producer_epoch: 0,
+        }),
+        None => refused(error::UNKNOWN_SERVER_ERROR),
     };
     server.conns.reply(request.token, &response);
     Ok(())

@@ -9,14 +9,17 @@ pub mod delete_topics;
 pub mod describe_cluster;
 pub mod describe_configs;
 pub mod describe_log_dirs;
+pub mod describe_producers;
 pub mod fetch;
 pub mod find_coordinator;
 pub(crate) mod groups;
 pub mod init_producer_id;
 pub mod list_offsets;
+pub(crate) mod log;
 pub mod metadata;
 pub mod offset_for_leader_epoch;
 pub mod produce;
+pub(crate) mod txn;
 
 use kafka_wire::KafkaRequest;
 use ringlog_engine::core::FetchError;
@@ -80,7 +83,7 @@ pub(crate) fn dispatch(
         versions::CREATE_TOPICS => create_topics::handle(server, request)?,
         versions::DELETE_TOPICS => delete_topics::handle(server, request)?,
         versions::DELETE_RECORDS => delete_records::handle(server, cx, request)?,
-        versions::INIT_PRODUCER_ID => init_producer_id::handle(server, request)?,
+        versions::INIT_PRODUCER_ID => init_producer_id::handle(server, cx, request)?,
         versions::OFFSET_FOR_LEADER_EPOCH => offset_for_leader_epoch::handle(server, cx, request)?,
         versions::DESCRIBE_CONFIGS => describe_configs::handle(server, request)?,
         versions::ALTER_CONFIGS => alter_configs::replace(server, request)?,
@@ -89,6 +92,7 @@ pub(crate) fn dispatch(
         versions::CREATE_PARTITIONS => create_partitions::handle(server, request)?,
         versions::FIND_COORDINATOR => find_coordinator::handle(server, request)?,
         versions::OFFSET_COMMIT
+        | versions::TXN_OFFSET_COMMIT
         | versions::OFFSET_FETCH
         | versions::JOIN_GROUP
         | versions::HEARTBEAT
@@ -98,6 +102,13 @@ pub(crate) fn dispatch(
         | versions::LIST_GROUPS
         | versions::DELETE_GROUPS
         | versions::OFFSET_DELETE => groups::handle(server, cx, request)?,
+        versions::ADD_PARTITIONS_TO_TXN
+        | versions::ADD_OFFSETS_TO_TXN
+        | versions::END_TXN
+        | versions::WRITE_TXN_MARKERS
+        | versions::DESCRIBE_TRANSACTIONS
+        | versions::LIST_TRANSACTIONS => txn::handle(server, cx, request)?,
+        versions::DESCRIBE_PRODUCERS => describe_producers::handle(server, cx, request)?,
         versions::DESCRIBE_CLUSTER => describe_cluster::handle(server, request)?,
         other => return Err(Malformed::Decoder(format!("api {other} has no handler"))),
     }

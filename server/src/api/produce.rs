@@ -12,15 +12,21 @@ use ringlog_engine::core::{AppendError, Appended, RecordFault};
 use ringlog_engine::id::{FrameSeq, Part};
 use ringlog_engine::shard::{ConnId, Cx};
 
+use super::txn::{self, Ask};
 use super::{Handled, Request};
 use crate::app::Server;
 use crate::conn::{Conns, Token};
+use crate::txn::{Add, Origin};
 use crate::wire::header::RequestHeader;
 use crate::wire::produce::{self as codec, PartitionAck, ProducePartition, ProduceRequest};
-use crate::wire::{self, Malformed, error};
+use crate::wire::{self, Malformed, StrBytes, error};
 
 /// First version whose clients know zstd.
 const ZSTD_VERSION_MIN: i16 = 7;
+/// First version whose clients know TRANSACTION_ABORTABLE.
+const ABORTABLE_VERSION_MIN: i16 = 11;
+/// First version of the second generation of transactions.
+const SECOND_GENERATION: i16 = 12;
 /// Records of a refused batch that a client is told of at most.
 const RECORD_ERRORS_MAX: usize = 100;
 
@@ -63,6 +69,8 @@ struct Progress {
     failed: bool,
     /// When to stop waiting for room.
     until_ns: u64,
+    /// What the transaction's coordinator says of partitions, by their place in the request.
+    verified: Option<Vec<(usize, i16)>>,
 }
 
 impl Progress {
@@ -85,6 +93,7 @@ impl Progress {
             newest: FrameSeq(0),
             failed: false,
             until_ns: cx.now.after_ms(body.timeout_ms.max(0) as u64),
+            verified: None,
         }
     }
 }
@@ -128,13 +137,131 @@ pub(crate) fn handle(
         Some(parked) => parked.progress,
         None => Progress::new(server, cx, request, &body),
     };
+    if let Some(id) = body.transactional_id
+        && progress.verified.is_none()
+        && let Some(asking) = unverified(server, cx, &body)
+    {
+        ask(server, request, id, asking, progress);
+        return Ok(Handled::Parked);
+    }
     if !carry_out(server, cx, &body, version, &mut progress) {
+        // By the time there is room the transaction may be over.
+        progress.verified = None;
         park(server, request.token, progress);
         return Ok(Handled::Parked);
     }
     codec::write_end(&mut progress.response, version);
     finish(server, cx, request.token, body.acks, progress);
     Ok(Handled::Done)
+}
+
+/// Partitions of a request that do not know its transaction yet.
+struct Unverified {
+    producer: (i64, i16),
+    places: Vec<usize>,
+    parts: Vec<Part>,
+    partitions: Vec<(StrBytes, i32)>,
+}
+
+/// A transaction's first batch in a partition is held against what the coordinator knows: nobody but it ends
+/// transactions. (KIP-890)
+fn unverified(server: &Server, cx: &Cx<'_>, body: &ProduceRequest<'_>) -> Option<Unverified> {
+    let mut found: Option<Unverified> = None;
+    let mut place = 0;
+    for &(topic, count) in &body.topics {
+        for partition in &body.partitions[place..place + count] {
+            let here = place;
+            place += 1;
+            let header = partition.records.and_then(BatchHeader::read);
+            let Some(header) = header.filter(|h| h.is_transactional() && h.is_idempotent()) else {
+                continue;
+            };
+            let key = super::local(&server.env, &server.catalog, topic, partition.index);
+            let Some(part) = key.ok().and_then(|key| cx.core.lookup(key)) else {
+                continue;
+            };
+            let producer = (header.producer_id.get(), header.producer_epoch.get());
+            let producers = cx.core.producers(part);
+            if producers.is_some_and(|p| p.has_begun(producer.0, producer.1)) {
+                continue;
+            }
+            let found = found.get_or_insert(Unverified {
+                producer,
+                places: Vec::new(),
+                parts: Vec::new(),
+                partitions: Vec::new(),
+            });
+            if found.producer == producer {
+                found.places.push(here);
+                found.parts.push(part);
+                found.partitions.push((topic.into(), partition.index));
+            }
+        }
+    }
+    found
+}
+
+/// Parks a request until the transaction's coordinator has answered. From version 12 on partitions become part of the
+/// transaction by being written to; before, they must be it already.
+fn ask(
+    server: &mut Server,
+    request: &Request<'_>,
+    transactional_id: &str,
+    asking: Unverified,
+    mut progress: Progress,
+) {
+    let add = Add {
+        origin: Origin::Shard { shard: 0, id: 0 },
+        transactional_id: transactional_id.into(),
+        producer_id: asking.producer.0,
+        epoch: asking.producer.1,
+        verify_only: request.header.api_version < SECOND_GENERATION,
+        partitions: asking.partitions,
+    };
+    let places = asking.places.into_iter();
+    progress.verified = Some(
+        places
+            .map(|place| (place, error::INVALID_TXN_STATE))
+            .collect(),
+    );
+    let token = request.token;
+    if let Some(conn) = server.conns.get(token.conn) {
+        conn.parked = Some(Parked { token, progress });
+    }
+    let ask = Ask::Produce {
+        conn: token.conn,
+        parts: asking.parts,
+    };
+    txn::ask(server, add, ask);
+}
+
+/// The coordinator has answered: the request goes on.
+pub(crate) fn verified(server: &mut Server, cx: &mut Cx<'_>, id: ConnId, results: Vec<i16>) {
+    let parked = server.conns.get(id).and_then(|conn| conn.parked.take());
+    let Some(mut parked) = parked else {
+        return;
+    };
+    for (verified, code) in parked.progress.verified.iter_mut().flatten().zip(results) {
+        verified.1 = code;
+    }
+    server.produce.resuming = Some(parked);
+    server.work_off(cx, id);
+    server.produce.resuming = None;
+    server.conns.mark(id);
+}
+
+/// What a producer is told of the coordinator's answer. (`ReplicaManager.handleProduceAppend`)
+fn verdict(code: i16, version: i16) -> i16 {
+    match code {
+        error::PRODUCER_FENCED => error::INVALID_PRODUCER_EPOCH,
+        error::TRANSACTION_ABORTABLE if version < ABORTABLE_VERSION_MIN => error::INVALID_TXN_STATE,
+        error::CONCURRENT_TRANSACTIONS if version >= SECOND_GENERATION => code,
+        error::CONCURRENT_TRANSACTIONS
+        | error::COORDINATOR_LOAD_IN_PROGRESS
+        | error::COORDINATOR_NOT_AVAILABLE
+        | error::NOT_COORDINATOR => error::NOT_ENOUGH_REPLICAS,
+        code => code,
+    }
 }
 
 fn is_transactional(partition: &ProducePartition<'_>) -> bool {
@@ -183,8 +310,20 @@ fn carry_out(
             codec::write_topic_start(&mut progress.response, version, topic, count);
         }
         while progress.partition < count {
-            let partition = &body.partitions[progress.before + progress.partition];
-            let result = append(server, cx, body, topic, partition, version);
+            let place = progress.before + progress.partition;
+            let partition = &body.partitions[place];
+            let verified = progress
+                .verified
+                .iter()
+                .flatten()
+                .find(|(p, _)| *p == place);
+            let result = match verified {
+                Some(&(_, code)) if code != error::NONE => {
+                    let why = "the transaction's coordinator does not allow it";
+                    Err(because(verdict(code, version), why))
+                }
+                _ => append(server, cx, body, topic, partition, version),
+            };
             let waits = cx.now.mono_ns < progress.until_ns;
             if matches!(result, Err(Refused::Busy)) && waits {
                 if progress.partition == 0 {
@@ -269,9 +408,6 @@ fn append(
         if codec == Some(Compression::Zstd) && version < ZSTD_VERSION_MIN {
             let why = "zstd needs version 7 of the Produce request";
             return because(error::UNSUPPORTED_COMPRESSION_TYPE, why);
-        }
-        if header.is_transactional() {
-            return because(error::INVALID_TXN_STATE, "there are no transactions");
         }
         if header.base_offset.get() != 0 {
             let why = "the base offset of a batch is 0 until the broker assigns it";

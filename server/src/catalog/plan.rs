@@ -11,6 +11,7 @@ use super::action::{Action, ConfigOpKind, NewConfigs, NewPartitions, NewTopic, O
 use super::{Change, Snapshot, Topic, Update, name};
 use crate::config::{Config, topic as topic_config};
 use crate::groups::OFFSETS_TOPIC;
+use crate::txn::STATE_TOPIC;
 use crate::wire::error;
 
 /// A durable change.
@@ -140,8 +141,9 @@ impl Catalog {
     }
 
     fn create(&mut self, draft: &mut Draft, new: &NewTopic) -> Item {
-        if new.name == OFFSETS_TOPIC && !new.internal {
-            return self.create(draft, &self.offsets_topic(new));
+        let is_internal = matches!(&*new.name, OFFSETS_TOPIC | STATE_TOPIC);
+        if is_internal && !new.internal {
+            return self.create(draft, &self.internal_topic(new));
         }
         if let Some(why) = name::invalid(&new.name) {
             return Err(Refusal::new(error::INVALID_TOPIC_EXCEPTION, why));
@@ -193,12 +195,16 @@ impl Catalog {
         Ok(topic)
     }
 
-    /// The topic of groups and their offsets is the same whoever creates it.
-    fn offsets_topic(&self, new: &NewTopic) -> NewTopic {
+    /// The topics of groups and of transactions are the same whoever creates them.
+    fn internal_topic(&self, new: &NewTopic) -> NewTopic {
         let mut topic = new.clone();
         topic.internal = true;
         if topic.partitions == -1 && topic.assignments.is_empty() {
-            topic.partitions = self.config.number("offsets.topic.num.partitions") as i32;
+            let setting = match &*new.name {
+                OFFSETS_TOPIC => "offsets.topic.num.partitions",
+                _ => "transaction.state.log.num.partitions",
+            };
+            topic.partitions = self.config.number(setting) as i32;
         }
         let defaults = [
             ("cleanup.policy", "compact"),

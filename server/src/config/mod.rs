@@ -384,6 +384,41 @@ pub const BROKER_CONFIGS: &[BrokerConfig] = &[
         1024,
         "The largest request.",
     ),
+    number(
+        "transaction.abort.timed.out.transaction.cleanup.interval.ms",
+        "10000",
+        Int,
+        1,
+        "How often transactions that take too long are looked for.",
+    ),
+    number(
+        "transaction.max.timeout.ms",
+        "900000",
+        Int,
+        1,
+        "The longest time-out a transactional producer may ask for.",
+    ),
+    number(
+        "transaction.remove.expired.transaction.cleanup.interval.ms",
+        "3600000",
+        Int,
+        1,
+        "How often transactional ids that have expired are looked for.",
+    ),
+    number(
+        "transaction.state.log.num.partitions",
+        "50",
+        Int,
+        1,
+        "Partitions of the topic that holds transactions.",
+    ),
+    number(
+        "transactional.id.expiration.ms",
+        "604800000",
+        Int,
+        1,
+        "A transactional id that was not used for longer is forgotten.",
+    ),
 ];
 
 impl BrokerConfig {

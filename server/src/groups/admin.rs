@@ -120,8 +120,12 @@ impl Coordinator {
 
     fn deletable(&self, id: &StrBytes) -> Result<(), GroupError> {
         self.admit(id)?;
-        match self.groups.get(id).map(Group::state) {
+        let group = self.groups.get(id);
+        match group.map(Group::state) {
             None | Some(State::Dead) => Err(GroupError::GroupIdNotFound),
+            _ if group.is_some_and(|group| !group.undecided.is_empty()) => {
+                Err(GroupError::NonEmptyGroup)
+            }
             Some(State::Empty) => Ok(()),
             Some(_) => Err(GroupError::NonEmptyGroup),
         }

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, VecDeque};
 use kafka_wire::{
     DeleteGroupsResponse, DescribeGroupsResponse, HeartbeatResponse, JoinGroupResponse,
     LeaveGroupResponse, ListGroupsResponse, OffsetCommitResponse, OffsetDeleteResponse,
-    OffsetFetchResponse, SyncGroupResponse,
+    OffsetFetchResponse, SyncGroupResponse, TxnOffsetCommitResponse,
 };
 use ringlog_engine::id::Now;
 
@@ -16,6 +16,7 @@ use super::join::NAME_BYTES_MAX;
 use super::member::JoinWait;
 use super::partition::partition_of;
 use super::timers::{Place, TimerKey, Timers};
+use super::transactional::UndecidedGroups;
 use super::writes::Writes;
 use super::{StrBytes, Token};
 
@@ -46,6 +47,7 @@ pub enum Response {
     List(ListGroupsResponse),
     Delete(DeleteGroupsResponse),
     OffsetDelete(OffsetDeleteResponse),
+    TxnCommit(TxnOffsetCommitResponse),
 }
 
 /// What a partition of the offsets topic is to this shard.
@@ -111,6 +113,7 @@ pub struct Coordinator {
     pub(super) timers: Timers,
     pub(super) out: Outbox,
     pub(super) writes: Writes,
+    pub(super) undecided: UndecidedGroups,
     random: Box<dyn FnMut() -> u128 + Send>,
     /// Memory all groups take.
     bytes: usize,
@@ -129,6 +132,7 @@ impl Coordinator {
             timers: Timers::default(),
             out: Outbox::default(),
             writes: Writes::default(),
+            undecided: UndecidedGroups::new(),
             random: Box::new(random),
             bytes: 0,
             epochs: 0,
@@ -181,6 +185,7 @@ impl Coordinator {
             return;
         }
         self.fail_unsent(now, partition);
+        self.undecided.retain(|(of, _), _| *of != partition);
         let gone: Vec<StrBytes> = self.groups_of(partition);
         for id in gone {
             self.with_group(now, &id, |group, env| {

@@ -28,6 +28,10 @@ pub enum GroupError {
     UnknownMemberId = error::UNKNOWN_MEMBER_ID,
     /// The session time-out lies outside the broker's limits.
     InvalidSessionTimeout = error::INVALID_SESSION_TIMEOUT,
+    /// A newer producer has the transactional id.
+    InvalidProducerEpoch = error::INVALID_PRODUCER_EPOCH,
+    /// An offset is part of a transaction that is not decided yet.
+    UnstableOffsetCommit = error::UNSTABLE_OFFSET_COMMIT,
     /// Members must join again.
     RebalanceInProgress = error::REBALANCE_IN_PROGRESS,
     /// A name is longer than the log's format can hold.

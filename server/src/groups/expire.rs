@@ -50,6 +50,7 @@ impl Group {
         let is_over = self.is_in(State::Empty)
             && self.pending.is_empty()
             && self.offsets_on_the_way.is_empty()
+            && self.undecided.is_empty()
             && self.writes_on_the_way == 0
             && expired.len() == stored;
         if is_over {

@@ -9,6 +9,7 @@ use super::error::GroupError;
 use super::member::{JoinWait, Member, Protocol, protocols_bytes};
 use super::record::{CommittedOffset, GroupValue};
 use super::timers::Alarm;
+use super::transactional::Undecided;
 use super::{StrBytes, Token};
 
 /// The protocol type of consumers, whose metadata the coordinator can read.
@@ -81,6 +82,8 @@ pub(super) struct Group {
     pub(super) sync_phase: Alarm,
     /// Durable offsets by topic and partition.
     pub(super) offsets: BTreeMap<StrBytes, BTreeMap<i32, CommittedOffset>>,
+    /// Durable offsets of transactions that are not decided, by producer.
+    pub(super) undecided: BTreeMap<i64, Undecided>,
     /// Offsets on their way to the log: how many writes carry each.
     pub(super) offsets_on_the_way: BTreeMap<(StrBytes, i32), u32>,
     /// Whether the log holds anything about the group itself.
@@ -114,6 +117,7 @@ impl Group {
             join_phase: Alarm::default(),
             sync_phase: Alarm::default(),
             offsets: BTreeMap::new(),
+            undecided: BTreeMap::new(),
             offsets_on_the_way: BTreeMap::new(),
             is_stored: false,
             writes_on_the_way: 0,
@@ -154,6 +158,7 @@ impl Group {
             && self.writes_on_the_way == 0
             && self.pending.is_empty()
             && self.offsets.is_empty()
+            && self.undecided.is_empty()
             && self.offsets_on_the_way.is_empty()
     }
 

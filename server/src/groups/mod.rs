@@ -8,6 +8,7 @@
 //! Behaviour follows Apache Kafka 4's coordinator for classic groups (KIP-62, KIP-134, KIP-345, KIP-394, KIP-814).
 
 mod admin;
+pub(crate) mod codec;
 mod config;
 mod coordinator;
 mod error;
@@ -24,6 +25,7 @@ mod record;
 mod replay;
 mod sync;
 mod timers;
+mod transactional;
 mod writes;
 
 #[cfg(test)]

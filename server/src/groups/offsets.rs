@@ -140,7 +140,7 @@ impl Coordinator {
         (response, changes)
     }
 
-    fn refuse_offset(
+    pub(super) fn refuse_offset(
         &self,
         topic_id: Option<TopicId>,
         metadata: &str,
@@ -186,7 +186,8 @@ impl Coordinator {
             return response;
         }
         // Version 1 has no place for an error but the partitions.
-        let found = self.find_offsets(&request.group_id, wanted.as_deref(), code);
+        let stable = request.require_stable;
+        let found = self.find_offsets(&request.group_id, wanted.as_deref(), (code, stable));
         for (name, partitions) in found {
             let mut topic = OffsetFetchResponseTopic::default();
             topic.name = own(name);
@@ -212,7 +213,8 @@ impl Coordinator {
                     .map(|topic| (&topic.name, topic.partition_indexes.as_slice()))
                     .collect()
             });
-            for (name, partitions) in self.find_offsets(&asked.group_id, wanted.as_deref(), 0) {
+            let how = (0, request.require_stable);
+            for (name, partitions) in self.find_offsets(&asked.group_id, wanted.as_deref(), how) {
                 let mut topic = OffsetFetchResponseTopics::default();
                 topic.name = own(name);
                 topic.partitions = partitions.into_iter().map(new_partition).collect();
@@ -228,10 +230,20 @@ impl Coordinator {
         &'a self,
         group_id: &StrBytes,
         wanted: Option<&[Wanted<'a>]>,
-        error_code: i16,
+        (error_code, require_stable): (i16, bool),
     ) -> Vec<(&'a StrBytes, Vec<Found<'a>>)> {
         let group = self.groups.get(group_id).filter(|_| error_code == 0);
         let group = group.filter(|group| !group.is_in(State::Dead));
+        // An offset that a transaction may be about to change is not told.
+        let unstable = |name: &StrBytes, index: i32| {
+            let found = group.filter(|_| require_stable);
+            found.is_some_and(|group| group.is_unstable(name, index))
+        };
+        let stable = |name: &StrBytes, (index, offset, code): Found<'a>| match unstable(name, index)
+        {
+            true => (index, None, GroupError::UnstableOffsetCommit.code()),
+            false => (index, offset, code),
+        };
         match wanted {
             Some(topics) => topics
                 .iter()
@@ -239,7 +251,7 @@ impl Coordinator {
                     let stored = group.and_then(|group| group.offsets.get(name));
                     let partitions = partitions.iter().map(|partition| {
                         let offset = stored.and_then(|stored| stored.get(partition));
-                        (*partition, offset, error_code)
+                        stable(name, (*partition, offset, error_code))
                     });
                     (name, partitions.collect())
                 })
@@ -249,7 +261,8 @@ impl Coordinator {
                 .flat_map(|group| &group.offsets)
                 .map(|(name, stored)| {
                     let partitions = stored.iter();
-                    let partitions = partitions.map(|(index, offset)| (*index, Some(offset), 0));
+                    let partitions =
+                        partitions.map(|(index, offset)| stable(name, (*index, Some(offset), 0)));
                     (name, partitions.collect())
                 })
                 .collect(),

@@ -5,11 +5,12 @@
 //! an offset, 2 a group. Groups are written in version 3, offsets in version 4, or in version 1 if they have an expiry of
 //! their own, as Kafka 4.3 does; versions 0 to 4 are read.
 
-use bytes::{Buf, BufMut, Bytes};
+use bytes::{BufMut, Bytes};
 use ringlog_engine::id::TopicId;
 use thiserror::Error;
 
 use super::StrBytes;
+use super::codec::{Reader, put_bytes, put_nullable, put_string, put_unsigned_varint};
 
 const KEY_OFFSET: i16 = 1;
 const KEY_GROUP: i16 = 2;
@@ -17,6 +18,7 @@ const GROUP_VERSION: i16 = 3;
 const OFFSET_VERSION: i16 = 4;
 const OFFSET_VERSION_WITH_EXPIRY: i16 = 1;
 const VALUE_VERSION_MAX: i16 = 4;
+const FLEXIBLE_VERSION: i16 = 4;
 const TAG_TOPIC_ID: u32 = 0;
 
 /// An offset as committed.
@@ -160,7 +162,7 @@ impl CommittedOffset {
     /// [`RecordFormatError`].
     pub fn decode(value: &[u8]) -> Result<Self, RecordFormatError> {
         let mut reader = Reader::new(value, "an offset's value")?;
-        let version = reader.value_version()?;
+        let version = reader.value_version(VALUE_VERSION_MAX, FLEXIBLE_VERSION)?;
         let offset = reader.i64()?;
         let leader_epoch = if version >= 3 { reader.i32()? } else { -1 };
         let metadata = reader.string()?;
@@ -214,7 +216,7 @@ impl GroupValue {
     /// [`RecordFormatError`].
     pub fn decode(value: &[u8]) -> Result<Self, RecordFormatError> {
         let mut reader = Reader::new(value, "a group's value")?;
-        let version = reader.value_version()?;
+        let version = reader.value_version(VALUE_VERSION_MAX, FLEXIBLE_VERSION)?;
         let protocol_type = reader.string()?;
         let generation = reader.i32()?;
         let protocol = reader.nullable()?;
@@ -274,154 +276,5 @@ impl Key {
             }),
             other => Ok(Self::Other(other)),
         }
-    }
-}
-
-fn put_string(out: &mut Vec<u8>, text: &str) {
-    // Strings come from requests, where their length has 15 bits or is checked before it is kept.
-    out.put_i16(text.len() as i16);
-    out.put_slice(text.as_bytes());
-}
-
-fn put_nullable(out: &mut Vec<u8>, text: Option<&str>) {
-    match text {
-        Some(text) => put_string(out, text),
-        None => out.put_i16(-1),
-    }
-}
-
-fn put_unsigned_varint(out: &mut Vec<u8>, mut value: u32) {
-    while value >= 0x80 {
-        out.put_u8(value as u8 | 0x80);
-        value >>= 7;
-    }
-    out.put_u8(value as u8);
-}
-
-fn put_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
-    out.put_i32(bytes.len() as i32);
-    out.put_slice(bytes);
-}
-
-/// Reads a versioned structure; strings and arrays are compact when the value's version is flexible.
-struct Reader<'a> {
-    rest: &'a [u8],
-    what: &'static str,
-    version: i16,
-    flexible: bool,
-}
-
-impl<'a> Reader<'a> {
-    fn new(bytes: &'a [u8], what: &'static str) -> Result<Self, RecordFormatError> {
-        let mut reader = Self {
-            rest: bytes,
-            what,
-            version: 0,
-            flexible: false,
-        };
-        reader.version = reader.i16()?;
-        Ok(reader)
-    }
-
-    fn value_version(&mut self) -> Result<i16, RecordFormatError> {
-        if !(0..=VALUE_VERSION_MAX).contains(&self.version) {
-            return Err(RecordFormatError::Version(self.version));
-        }
-        self.flexible = self.version >= 4;
-        Ok(self.version)
-    }
-
-    fn malformed(&self) -> RecordFormatError {
-        RecordFormatError::Malformed(self.what)
-    }
-
-    fn i16(&mut self) -> Result<i16, RecordFormatError> {
-        self.rest.try_get_i16().map_err(|_| self.malformed())
-    }
-
-    fn i32(&mut self) -> Result<i32, RecordFormatError> {
-        self.rest.try_get_i32().map_err(|_| self.malformed())
-    }
-
-    fn i64(&mut self) -> Result<i64, RecordFormatError> {
-        self.rest.try_get_i64().map_err(|_| self.malformed())
-    }
-
-    fn unsigned_varint(&mut self) -> Result<u32, RecordFormatError> {
-        let mut value = 0u64;
-        for shift in (0..35).step_by(7) {
-            let byte = self.rest.try_get_u8().map_err(|_| self.malformed())?;
-            value |= u64::from(byte & 0x7f) << shift;
-            if byte & 0x80 == 0 {
-                return u32::try_from(value).map_err(|_| self.malformed());
-            }
-        }
-        Err(self.malformed())
-    }
-
-    /// A compact length: 0 is null.
-    fn compact_length(&mut self) -> Result<i64, RecordFormatError> {
-        Ok(i64::from(self.unsigned_varint()?) - 1)
-    }
-
-    fn take(&mut self, length: i64) -> Result<&'a [u8], RecordFormatError> {
-        let length = usize::try_from(length).map_err(|_| self.malformed())?;
-        let (taken, rest) = self
-            .rest
-            .split_at_checked(length)
-            .ok_or_else(|| self.malformed())?;
-        self.rest = rest;
-        Ok(taken)
-    }
-
-    fn string_length(&mut self) -> Result<i64, RecordFormatError> {
-        if self.flexible {
-            self.compact_length()
-        } else {
-            self.i16().map(i64::from)
-        }
-    }
-
-    fn text(&mut self, length: i64) -> Result<StrBytes, RecordFormatError> {
-        let text = std::str::from_utf8(self.take(length)?).map_err(|_| self.malformed())?;
-        Ok(text.into())
-    }
-
-    fn string(&mut self) -> Result<StrBytes, RecordFormatError> {
-        let length = self.string_length()?;
-        self.text(length)
-    }
-
-    fn nullable(&mut self) -> Result<Option<StrBytes>, RecordFormatError> {
-        match self.string_length()? {
-            -1 => Ok(None),
-            length => self.text(length).map(Some),
-        }
-    }
-
-    fn count(&mut self) -> Result<i64, RecordFormatError> {
-        if self.flexible {
-            self.compact_length()
-        } else {
-            self.i32().map(i64::from)
-        }
-    }
-
-    fn bytes(&mut self) -> Result<Bytes, RecordFormatError> {
-        let length = self.count()?;
-        Ok(Bytes::copy_from_slice(self.take(length)?))
-    }
-
-    /// Reads tagged fields, which only flexible versions have.
-    fn tags(&mut self, mut field: impl FnMut(u32, &'a [u8])) -> Result<(), RecordFormatError> {
-        if !self.flexible {
-            return Ok(());
-        }
-        for _ in 0..self.unsigned_varint()? {
-            let tag = self.unsigned_varint()?;
-            let length = i64::from(self.unsigned_varint()?);
-            field(tag, self.take(length)?);
-        }
-        Ok(())
     }
 }

@@ -1,6 +1,6 @@
 //! Groups and offsets from the log of a partition.
 
-use ringlog_engine::batch::{self, BatchHeader, BodyError, RecordError};
+use ringlog_engine::batch::{self, BatchHeader, BodyError, Marker, RecordError};
 use ringlog_engine::id::Now;
 use thiserror::Error;
 
@@ -33,14 +33,20 @@ impl Coordinator {
     /// [`ReplayError`]; reading may go on with the next batch.
     pub fn replay(&mut self, now: Now, partition: i32, bytes: &[u8]) -> Result<(), ReplayError> {
         let header = BatchHeader::parse(bytes).map_err(BodyError::from)?;
+        let producer_id = header.producer_id.get();
         if header.is_control() {
+            if let Some(marker) = Marker::read(bytes) {
+                self.decided(now, partition, producer_id, marker.committed);
+            }
             return Ok(());
         }
+        let undecided = header.is_transactional().then_some(producer_id);
         let mut scratch = Vec::new();
         let mut result = Ok(());
         for record in batch::body(bytes, BODY_BYTES_MAX, &mut scratch)? {
             let record = record?;
-            let replayed = self.replay_record(now, partition, record.key, record.value);
+            let replayed =
+                self.replay_record(now, partition, undecided, (record.key, record.value));
             result = result.and(replayed.map_err(ReplayError::from));
         }
         result
@@ -50,8 +56,8 @@ impl Coordinator {
         &mut self,
         now: Now,
         partition: i32,
-        key: Option<&[u8]>,
-        value: Option<&[u8]>,
+        undecided: Option<i64>,
+        (key, value): (Option<&[u8]>, Option<&[u8]>),
     ) -> Result<(), RecordFormatError> {
         match Key::decode(key.unwrap_or_default())? {
             Key::Offset {
@@ -63,9 +69,17 @@ impl Coordinator {
                 if value.is_some() {
                     self.ensure_group(now, partition, &group);
                 }
-                self.with_group(now, &group, |group, _| {
-                    group.set_offset(topic, index, value)
-                });
+                match (undecided, value) {
+                    (Some(producer_id), Some(value)) => {
+                        let offset = (topic, index, value);
+                        self.keep_undecided(now, &group, producer_id, offset);
+                    }
+                    (_, value) => {
+                        self.with_group(now, &group, |group, _| {
+                            group.set_offset(topic, index, value)
+                        });
+                    }
+                }
             }
             Key::Group { group } => match value.map(GroupValue::decode).transpose()? {
                 Some(value) => {

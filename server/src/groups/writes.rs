@@ -3,7 +3,9 @@
 use std::collections::{BTreeMap, HashMap, VecDeque};
 
 use bytes::Bytes;
-use kafka_wire::{DeleteGroupsResponse, OffsetCommitResponse, OffsetDeleteResponse};
+use kafka_wire::{
+    DeleteGroupsResponse, OffsetCommitResponse, OffsetDeleteResponse, TxnOffsetCommitResponse,
+};
 use ringlog_engine::batch::{BatchBuilder, NewRecord};
 use ringlog_engine::id::Now;
 
@@ -41,6 +43,8 @@ pub enum AppendFailure {
     NotOwner,
     /// The log will never take it.
     TooLarge,
+    /// It belongs to a transaction whose producer has been fenced.
+    Fenced,
 }
 
 impl AppendFailure {
@@ -49,6 +53,7 @@ impl AppendFailure {
             Self::Unavailable => GroupError::CoordinatorNotAvailable,
             Self::NotOwner => GroupError::NotCoordinator,
             Self::TooLarge => GroupError::UnknownServerError,
+            Self::Fenced => GroupError::InvalidProducerEpoch,
         }
     }
 }
@@ -58,6 +63,8 @@ impl AppendFailure {
 enum Change {
     /// A committed offset, or its removal.
     Offset(StrBytes, i32, Option<CommittedOffset>),
+    /// An offset in a producer's transaction.
+    Undecided(i64, StrBytes, i32, CommittedOffset),
     /// The group itself.
     Group,
     /// The group is gone.
@@ -100,6 +107,8 @@ impl Record {
 #[derive(Debug)]
 struct Write {
     group: StrBytes,
+    /// Id and epoch of the producer whose transaction it is part of; then it has a batch of its own.
+    producer: Option<(i64, i16)>,
     records: Vec<Record>,
     effect: Effect,
 }
@@ -131,6 +140,7 @@ pub(super) enum Answer {
     Commit(OffsetCommitResponse),
     Delete(DeleteGroupsResponse),
     OffsetDelete(OffsetDeleteResponse),
+    TxnCommit(TxnOffsetCommitResponse),
 }
 
 impl Answer {
@@ -143,6 +153,11 @@ impl Answer {
         };
         match self {
             Self::Commit(response) => {
+                let topics = response.topics.iter_mut();
+                let partitions = topics.flat_map(|topic| &mut topic.partitions);
+                partitions.for_each(|partition| set(&mut partition.error_code));
+            }
+            Self::TxnCommit(response) => {
                 let topics = response.topics.iter_mut();
                 let partitions = topics.flat_map(|topic| &mut topic.partitions);
                 partitions.for_each(|partition| set(&mut partition.error_code));
@@ -161,6 +176,7 @@ impl Answer {
             Self::Commit(response) => Response::Commit(response),
             Self::Delete(response) => Response::Delete(response),
             Self::OffsetDelete(response) => Response::OffsetDelete(response),
+            Self::TxnCommit(response) => Response::TxnCommit(response),
         }
     }
 }
@@ -188,8 +204,19 @@ impl Writes {
     }
 
     fn push(&mut self, group: &Group, records: Vec<Record>, effect: Effect) {
+        self.push_of(group, None, records, effect);
+    }
+
+    fn push_of(
+        &mut self,
+        group: &Group,
+        producer: Option<(i64, i16)>,
+        records: Vec<Record>,
+        effect: Effect,
+    ) {
         let write = Write {
             group: group.id.clone(),
+            producer,
             records,
             effect,
         };
@@ -297,8 +324,47 @@ impl Writes {
         }
     }
 
+    /// Queues offsets of a producer's transaction, as part of a waiting request.
+    pub(super) fn undecided(
+        &mut self,
+        group: &mut Group,
+        producer: (i64, i16),
+        changes: Vec<(StrBytes, i32, CommittedOffset)>,
+        waiter: u64,
+        batch_bytes_max: usize,
+    ) {
+        let mut records: Vec<Record> = Vec::new();
+        let mut bytes = 0;
+        for (topic, partition, value) in changes {
+            group.writes_on_the_way += 1;
+            let record = Record {
+                key: offset_key(&group.id, &topic, partition),
+                value: Some(value.encode()),
+                change: Change::Undecided(producer.0, topic, partition, value),
+            };
+            if bytes + record.bytes() > batch_bytes_max / 2 && !records.is_empty() {
+                let part = std::mem::take(&mut records);
+                let effect = self.part(Some((waiter, 0)));
+                self.push_of(group, Some(producer), part, effect);
+                bytes = 0;
+            }
+            bytes += record.bytes();
+            records.push(record);
+        }
+        if !records.is_empty() {
+            let effect = self.part(Some((waiter, 0)));
+            self.push_of(group, Some(producer), records, effect);
+        }
+    }
+
     fn push_part(&mut self, group: &Group, records: Vec<Record>, waiter: Option<(u64, usize)>) {
-        let effect = match waiter {
+        let effect = self.part(waiter);
+        self.push(group, records, effect);
+    }
+
+    /// The effect of one of a waiter's writes.
+    fn part(&mut self, waiter: Option<(u64, usize)>) -> Effect {
+        match waiter {
             Some((id, part)) => {
                 if let Some(waiter) = self.waiters.get_mut(&id) {
                     waiter.writes_left += 1;
@@ -306,8 +372,7 @@ impl Writes {
                 Effect::Answer(id, part)
             }
             None => Effect::None,
-        };
-        self.push(group, records, effect);
+        }
     }
 
     /// The next writes of one partition that fit into a batch.
@@ -318,10 +383,14 @@ impl Writes {
         let mut bytes = ringlog_engine::batch::HEADER_LEN;
         while let Some(write) = entry.get().front() {
             bytes += write.bytes();
-            if bytes > batch_bytes_max && !taken.is_empty() {
+            let alone = write.producer.is_some();
+            if (alone || bytes > batch_bytes_max) && !taken.is_empty() {
                 break;
             }
             taken.extend(entry.get_mut().pop_front());
+            if alone {
+                break;
+            }
         }
         if entry.get().is_empty() {
             entry.remove();
@@ -338,6 +407,9 @@ impl Coordinator {
             let id = AppendId(self.writes.serial);
             self.writes.serial += 1;
             let mut builder = BatchBuilder::new();
+            if let Some((id, epoch)) = writes.first().and_then(|write| write.producer) {
+                builder = builder.producer(id, epoch, -1).transactional(true);
+            }
             for record in writes.iter_mut().flat_map(|write| &mut write.records) {
                 builder.push(&NewRecord {
                     timestamp_ms: now.wall_ms,
@@ -391,6 +463,7 @@ impl Coordinator {
         self.writes.bytes -= write.bytes();
         let Write {
             group: id,
+            producer: _,
             records,
             effect,
         } = write;
@@ -405,12 +478,24 @@ impl Coordinator {
             return;
         }
         let mut gone = false;
+        let mut undecided = Vec::new();
         self.with_group(now, &id, |group, env| {
             for record in records {
-                gone |= group.change_ended(env, record.change, result.is_ok());
+                match record.change {
+                    Change::Undecided(producer_id, topic, partition, value) => {
+                        undecided.push((producer_id, (topic, partition, value)));
+                    }
+                    change => gone |= group.change_ended(env, change, result.is_ok()),
+                }
             }
             group.effect_ended(env, effect, result);
         });
+        for (producer_id, offset) in undecided {
+            if result.is_ok() {
+                self.keep_undecided(now, &id, producer_id, offset);
+            }
+            self.with_group(now, &id, |group, _| group.writes_on_the_way -= 1);
+        }
         if gone {
             self.drop_group(&id);
         }
@@ -428,6 +513,8 @@ impl Group {
                 }
                 false
             }
+            // Kept by the coordinator.
+            Change::Undecided(..) => false,
             Change::Group => {
                 self.writes_on_the_way -= 1;
                 false

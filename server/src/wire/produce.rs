@@ -1,4 +1,4 @@
-//! Produce, versions 3 to 11, over the request's bytes: record batches are never copied here.
+//! Produce, versions 3 to 12, over the request's bytes: record batches are never copied here.
 //!
 //! Source: ProduceRequest.json and ProduceResponse.json of Apache Kafka 4.
 

@@ -54,7 +54,7 @@ macro_rules! apis {
 }
 
 apis! {
-    PRODUCE 0 Produce 3..=11 flexible 9;
+    PRODUCE 0 Produce 3..=12 flexible 9;
     FETCH 1 Fetch 4..=12 flexible 12;
     LIST_OFFSETS 2 ListOffsets 1..=7 flexible 6;
     METADATA 3 Metadata 0..=12 flexible 9;
@@ -73,6 +73,11 @@ apis! {
     DELETE_RECORDS 21 DeleteRecords 0..=2 flexible 2;
     INIT_PRODUCER_ID 22 InitProducerId 0..=5 flexible 2;
     OFFSET_FOR_LEADER_EPOCH 23 OffsetForLeaderEpoch 2..=4 flexible 4;
+    ADD_PARTITIONS_TO_TXN 24 AddPartitionsToTxn 0..=5 flexible 3;
+    ADD_OFFSETS_TO_TXN 25 AddOffsetsToTxn 0..=4 flexible 3;
+    END_TXN 26 EndTxn 0..=5 flexible 3;
+    WRITE_TXN_MARKERS 27 WriteTxnMarkers 1..=1 flexible 1;
+    TXN_OFFSET_COMMIT 28 TxnOffsetCommit 0..=5 flexible 3;
     DESCRIBE_CONFIGS 32 DescribeConfigs 1..=4 flexible 4;
     ALTER_CONFIGS 33 AlterConfigs 0..=2 flexible 2;
     DESCRIBE_LOG_DIRS 35 DescribeLogDirs 1..=4 flexible 2;
@@ -81,6 +86,9 @@ apis! {
     INCREMENTAL_ALTER_CONFIGS 44 IncrementalAlterConfigs 0..=1 flexible 1;
     OFFSET_DELETE 47 OffsetDelete 0..=0 flexible 32767;
     DESCRIBE_CLUSTER 60 DescribeCluster 0..=2 flexible 0;
+    DESCRIBE_PRODUCERS 61 DescribeProducers 0..=0 flexible 0;
+    DESCRIBE_TRANSACTIONS 65 DescribeTransactions 0..=0 flexible 0;
+    LIST_TRANSACTIONS 66 ListTransactions 0..=1 flexible 0;
 }
 
 /// The API with number `key`, if it is served.

@@ -7,5 +7,6 @@ mod fetch;
 mod produce;
 mod sessions;
 mod topics;
+mod transactions;
 mod util;
 mod world;

@@ -37,7 +37,7 @@ fn api_versions_say_what_is_served() {
         assert_eq!(response.error_code, 0);
         assert_eq!(response.api_keys.len(), versions::APIS.len());
         let produce = &response.api_keys[0];
-        assert_eq!((produce.min_version, produce.max_version), (0, 11));
+        assert_eq!((produce.min_version, produce.max_version), (0, 12));
     }
     let nameless = message!(ApiVersionsRequest {});
     assert_eq!(

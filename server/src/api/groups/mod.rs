@@ -1,20 +1,21 @@
 //! Consumer groups: requests of members and administrators, carried to the shard's coordinator, and the log it keeps.
 
-mod append;
-mod load;
-
+use kafka_wire::TxnOffsetCommitRequest;
 use ringlog_engine::core::{FetchData, FetchError, ReadId};
 use ringlog_engine::shard::Cx;
 
 use super::Request;
+use super::log::{Appends, Loads};
+use super::txn::{self, Ask};
 use crate::app::{Env, Server};
 use crate::catalog::{Change, Snapshot};
 use crate::config::Config;
-use crate::groups::{Call, Coordinator, GroupsConfig, MemberIds, OFFSETS_TOPIC, Response};
-use crate::wire::{Malformed, versions};
-
-use append::Appends;
-use load::Loads;
+use crate::conn::Token;
+use crate::groups::{
+    Call, Coordinator, GroupsConfig, MemberIds, OFFSETS_TOPIC, Response, partition_of,
+};
+use crate::txn::{Add, Origin};
+use crate::wire::{Malformed, StrBytes, error, versions};
 
 /// The coordinator and what it waits for.
 pub(crate) struct State {
@@ -89,6 +90,10 @@ pub(crate) fn handle(
     let topic_id = |name: &str, index: i32| Some(catalog.topic(name)?.key(index)?.topic);
     match request.header.api_key {
         versions::OFFSET_COMMIT => groups.commit(cx.now, call, &request.decode()?, topic_id),
+        versions::TXN_OFFSET_COMMIT => {
+            let body = request.decode()?;
+            return commit(server, cx, request, body);
+        }
         versions::OFFSET_FETCH => groups.fetch_offsets(call, &request.decode()?),
         versions::JOIN_GROUP => groups.join(cx.now, call, &request.decode()?),
         versions::HEARTBEAT => groups.heartbeat(cx.now, call, &request.decode()?),
@@ -107,16 +112,110 @@ pub(crate) fn handle(
     Ok(())
 }
 
+/// The partition of the offsets topic that a group belongs to, as part of a transaction.
+pub(crate) fn partition_for(server: &Server, group_id: &str) -> (StrBytes, i32) {
+    let partitions = server.groups.coordinator.partitions();
+    (OFFSETS_TOPIC.into(), partition_of(group_id, partitions))
+}
+
+/// TxnOffsetCommit: the transaction must have the group's partition. From version 5 on it is added to it here.
+/// (KIP-890)
+fn commit(
+    server: &mut Server,
+    cx: &mut Cx<'_>,
+    request: &Request<'_>,
+    body: TxnOffsetCommitRequest,
+) -> Result<(), Malformed> {
+    let (token, version) = (request.token, request.header.api_version);
+    let client_id = request.header.client_id.unwrap_or_default();
+    let (topic, index) = partition_for(server, &body.group_id);
+    let key = super::local(&server.env, &server.catalog, &topic, index);
+    let producers = key.ok().and_then(|key| cx.core.lookup(key));
+    let producers = producers.and_then(|part| cx.core.producers(part));
+    let has_begun = producers
+        .is_some_and(|producers| producers.has_begun(body.producer_id, body.producer_epoch));
+    if has_begun || producers.is_none() {
+        // If the group is not here, its coordinator says so.
+        let call = (token, version, client_id);
+        commit_in_transaction(server, cx, call, &body, error::NONE);
+        return Ok(());
+    }
+    let add = Add {
+        origin: Origin::Shard { shard: 0, id: 0 },
+        transactional_id: body.transactional_id.clone(),
+        producer_id: body.producer_id,
+        epoch: body.producer_epoch,
+        verify_only: version < 5,
+        partitions: vec![(topic, index)],
+    };
+    let ask = Ask::Commit {
+        token,
+        version,
+        client_id: client_id.to_owned(),
+        request: Box::new(body),
+    };
+    txn::ask(server, add, ask);
+    Ok(())
+}
+
+/// Goes on with a TxnOffsetCommit: the transaction's coordinator has said `code`.
+pub(crate) fn commit_in_transaction(
+    server: &mut Server,
+    cx: &mut Cx<'_>,
+    (token, version, client_id): (Token, i16, &str),
+    request: &TxnOffsetCommitRequest,
+    code: i16,
+) {
+    let call = &Call {
+        token,
+        version,
+        client_id,
+        client_host: "",
+    };
+    let groups = &mut server.groups.coordinator;
+    let catalog = &server.catalog;
+    let topic_id = |name: &str, index: i32| Some(catalog.topic(name)?.key(index)?.topic);
+    match code {
+        error::NONE => groups.commit_in_transaction(cx.now, call, request, topic_id),
+        code => {
+            let code = match code {
+                error::PRODUCER_FENCED => error::INVALID_PRODUCER_EPOCH,
+                error::TRANSACTION_ABORTABLE if version < 4 => error::INVALID_TXN_STATE,
+                error::CONCURRENT_TRANSACTIONS if version < 5 => {
+                    error::COORDINATOR_LOAD_IN_PROGRESS
+                }
+                error::NOT_COORDINATOR => error::COORDINATOR_NOT_AVAILABLE,
+                code => code,
+            };
+            groups.refuse_in_transaction(call, request, code);
+        }
+    }
+    respond(server);
+}
+
+/// A transaction was decided in a partition of the offsets topic.
+pub(crate) fn decided(
+    server: &mut Server,
+    cx: &mut Cx<'_>,
+    partition: i32,
+    producer_id: i64,
+    committed: bool,
+) {
+    let groups = &mut server.groups.coordinator;
+    groups.decided(cx.now, partition, producer_id, committed);
+}
+
 /// Once a turn: reads partitions taken on, answers what became durable, lets time pass, writes.
 pub(crate) fn turn(server: &mut Server, cx: &mut Cx<'_>) {
     if !server.groups.started {
         server.groups.started = true;
         take_on(server, cx, 0);
     }
-    load::turn(server, cx);
-    append::durable(server, cx);
-    server.groups.coordinator.tick(cx.now);
-    append::send(server, cx);
+    let groups = &mut server.groups;
+    groups.loads.turn(cx, &mut groups.coordinator);
+    groups.appends.durable(cx, &mut groups.coordinator);
+    groups.coordinator.tick(cx.now);
+    send(server, cx);
     respond(server);
 }
 
@@ -154,17 +253,24 @@ pub(crate) fn fetched(
     read: ReadId,
     result: Result<FetchData, FetchError>,
 ) -> Option<Result<FetchData, FetchError>> {
-    load::fetched(server, cx, read, result)
+    let groups = &mut server.groups;
+    let coordinator = &mut groups.coordinator;
+    groups.loads.fetched(cx, coordinator, read, result)
 }
 
 /// The process ends: what came in is still written, who waits for other members is sent elsewhere.
 pub(crate) fn end(server: &mut Server, cx: &mut Cx<'_>) {
-    append::send(server, cx);
+    send(server, cx);
     let partitions = 0..server.groups.coordinator.partitions();
     for partition in partitions {
         server.groups.coordinator.disown(cx.now, partition);
     }
     respond(server);
+}
+
+fn send(server: &mut Server, cx: &mut Cx<'_>) {
+    let (groups, catalog) = (&mut server.groups, &server.catalog);
+    groups.appends.send(cx, catalog, &mut groups.coordinator);
 }
 
 fn respond(server: &mut Server) {
@@ -181,6 +287,7 @@ fn respond(server: &mut Server) {
             Response::List(response) => conns.reply(token, &response),
             Response::Delete(response) => conns.reply(token, &response),
             Response::OffsetDelete(response) => conns.reply(token, &response),
+            Response::TxnCommit(response) => conns.reply(token, &response),
         }
     }
 }

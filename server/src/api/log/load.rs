@@ -1,4 +1,4 @@
-//! Reading partitions of the offsets topic from their start, before their groups are served.
+//! Reading partitions of an internal topic from their start, before what is in them is served.
 
 use std::collections::VecDeque;
 
@@ -8,8 +8,7 @@ use ringlog_engine::core::{Chunk, Core, FetchData, FetchError, FetchSpec, ReadId
 use ringlog_engine::id::{Now, Part};
 use ringlog_engine::shard::Cx;
 
-use crate::app::Server;
-use crate::groups::Coordinator;
+use super::Logged;
 
 /// How much is read at a time, in bytes.
 const READ_BYTES: usize = 1 << 20;
@@ -33,7 +32,7 @@ struct Load {
 
 /// All partitions being read.
 #[derive(Debug, Default)]
-pub(super) struct Loads {
+pub(crate) struct Loads {
     ready: VecDeque<Load>,
     reading: HashMap<ReadId, Load>,
     /// Failed reads and when they are tried again.
@@ -41,7 +40,7 @@ pub(super) struct Loads {
 }
 
 impl Loads {
-    pub(super) fn begin(&mut self, core: &Core, partition: i32, part: Part) {
+    pub(crate) fn begin(&mut self, core: &Core, partition: i32, part: Part) {
         let offsets = core.offsets(part);
         self.ready.push_back(Load {
             partition,
@@ -51,7 +50,7 @@ impl Loads {
         });
     }
 
-    pub(super) fn deadline_ns(&self) -> Option<u64> {
+    pub(crate) fn deadline_ns(&self) -> Option<u64> {
         if !self.ready.is_empty() {
             return Some(0);
         }
@@ -68,12 +67,12 @@ impl Loads {
         }
     }
 
-    fn fail(&mut self, now: Now, load: Load, error: FetchError) {
+    fn fail<C: Logged>(&mut self, now: Now, load: Load, error: FetchError) {
         let after_ms = match error {
             FetchError::Busy => BUSY_MS,
             _ => {
-                let (partition, offset) = (load.partition, load.offset);
-                tracing::error!(partition, offset, %error, "committed offsets cannot be read, their groups wait");
+                let (topic, partition, offset) = (C::TOPIC, load.partition, load.offset);
+                tracing::error!(topic, partition, offset, %error, "a coordinator's log cannot be read, its clients wait");
                 RETRY_MS
             }
         };
@@ -81,11 +80,11 @@ impl Loads {
     }
 
     /// Takes in what was read.
-    fn take_in(
+    fn take_in<C: Logged>(
         &mut self,
         now: Now,
         mut load: Load,
-        coordinator: &mut Coordinator,
+        coordinator: &mut C,
         data: &FetchData,
     ) {
         let bytes = joined(data);
@@ -100,16 +99,64 @@ impl Loads {
             load.offset = header.last_offset() + 1;
             if let Err(error) = coordinator.replay(now, load.partition, batch) {
                 let (partition, offset) = (load.partition, header.base_offset.get());
-                tracing::error!(partition, offset, %error, "skipping a record of the offsets topic");
+                let topic = C::TOPIC;
+                tracing::error!(topic, partition, offset, %error, "skipping a record");
             }
         }
         if load.offset == before {
             let position = 0;
             let segment = load.offset;
-            self.fail(now, load, FetchError::Damaged { segment, position });
+            self.fail::<C>(now, load, FetchError::Damaged { segment, position });
         } else {
             self.ready.push_back(load);
         }
+    }
+
+    /// Reads on, a few steps a turn.
+    pub(crate) fn turn<C: Logged>(&mut self, cx: &mut Cx<'_>, coordinator: &mut C) {
+        self.retry(cx.now);
+        let mut steps = 0;
+        while steps < STEPS_A_TURN
+            && let Some(load) = self.ready.pop_front()
+        {
+            if load.offset >= load.end {
+                coordinator.loaded(cx.now, load.partition);
+                continue;
+            }
+            steps += 1;
+            let spec = FetchSpec {
+                offset: load.offset,
+                max_bytes: READ_BYTES,
+                min_one: true,
+                spans: false,
+                committed: false,
+            };
+            match cx.core.fetch(cx.now, load.part, spec) {
+                Ok(Reply::Ready(data)) => self.take_in(cx.now, load, coordinator, &data),
+                Ok(Reply::Pending(read)) => {
+                    self.reading.insert(read, load);
+                }
+                Err(error) => self.fail::<C>(cx.now, load, error),
+            }
+        }
+    }
+
+    /// A read is done. Gives the result back if it was not one of these.
+    pub(crate) fn fetched<C: Logged>(
+        &mut self,
+        cx: &mut Cx<'_>,
+        coordinator: &mut C,
+        read: ReadId,
+        result: Result<FetchData, FetchError>,
+    ) -> Option<Result<FetchData, FetchError>> {
+        let Some(load) = self.reading.remove(&read) else {
+            return Some(result);
+        };
+        match result {
+            Ok(data) => self.take_in(cx.now, load, coordinator, &data),
+            Err(error) => self.fail::<C>(cx.now, load, error),
+        }
+        None
     }
 }
 
@@ -122,56 +169,4 @@ fn joined(data: &FetchData) -> Vec<u8> {
         }
     }
     bytes
-}
-
-pub(super) fn turn(server: &mut Server, cx: &mut Cx<'_>) {
-    let groups = &mut server.groups;
-    groups.loads.retry(cx.now);
-    let mut steps = 0;
-    while steps < STEPS_A_TURN
-        && let Some(load) = groups.loads.ready.pop_front()
-    {
-        if load.offset >= load.end {
-            groups.coordinator.loaded(cx.now, load.partition);
-            continue;
-        }
-        steps += 1;
-        let spec = FetchSpec {
-            offset: load.offset,
-            max_bytes: READ_BYTES,
-            min_one: true,
-            spans: false,
-            committed: false,
-        };
-        match cx.core.fetch(cx.now, load.part, spec) {
-            Ok(Reply::Ready(data)) => {
-                let coordinator = &mut groups.coordinator;
-                groups.loads.take_in(cx.now, load, coordinator, &data);
-            }
-            Ok(Reply::Pending(read)) => {
-                groups.loads.reading.insert(read, load);
-            }
-            Err(error) => groups.loads.fail(cx.now, load, error),
-        }
-    }
-}
-
-pub(super) fn fetched(
-    server: &mut Server,
-    cx: &mut Cx<'_>,
-    read: ReadId,
-    result: Result<FetchData, FetchError>,
-) -> Option<Result<FetchData, FetchError>> {
-    let groups = &mut server.groups;
-    let Some(load) = groups.loads.reading.remove(&read) else {
-        return Some(result);
-    };
-    match result {
-        Ok(data) => {
-            let coordinator = &mut groups.coordinator;
-            groups.loads.take_in(cx.now, load, coordinator, &data);
-        }
-        Err(error) => groups.loads.fail(cx.now, load, error),
-    }
-    None
 }
