@@ -28,6 +28,10 @@ fn main() -> ExitCode {
                 true
             })
             .map_err(|error| error.to_string()),
+        Command::Store(command) => claims::harm::run(command).map(|text| {
+            print(&text);
+            true
+        }),
         Command::NullSink(command) => run_null_sink(command),
         command => match command.request() {
             Ok(Some(request)) => run_load(&request),

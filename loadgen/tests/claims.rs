@@ -46,7 +46,11 @@ fn a_run_leaves_a_report_and_nothing_else() {
     let json = fs::read_to_string(out.path().join("results.json")).unwrap();
     let results: Value = serde_json::from_str(&json).unwrap();
     let claims = results["claims"].as_array().unwrap();
-    assert_eq!(claims.len(), 20, "every claim has its entry");
+    assert_eq!(
+        claims.len(),
+        21,
+        "every claim has its entry, and the drivers"
+    );
     assert_eq!(claims[1]["conclusion"]["verdict"], "not_yet_measured");
     let measured = &claims[0]["measurements"];
     let first = &measured[0];
@@ -154,5 +158,32 @@ fn what_the_host_lacks_is_named_and_the_rest_is_reported() {
     assert_eq!(claim["conclusion"]["verdict"], "cannot_be_measured");
     let why = claim["conclusion"]["why"].as_str().unwrap();
     assert!(why.contains("/no/such/server"), "{why}");
+    assert_eq!(entries(disk.path()), 0, "something was left on the disk");
+}
+
+#[test]
+fn stores_are_killed_and_damaged_in_processes_of_their_own() {
+    let (disk, out) = (folder(), folder());
+    let arguments = ["--tiny", "--only", "C9", "--server", "/no/such/server"];
+    let output = claims(&arguments, disk.path(), out.path())
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", text(&output));
+    let json = fs::read_to_string(out.path().join("results.json")).unwrap();
+    let results: Value = serde_json::from_str(&json).unwrap();
+    let claims = results["claims"].as_array().unwrap();
+    let claim = claims.iter().find(|claim| claim["id"] == "C9").unwrap();
+    let measurements = claim["measurements"].as_array().unwrap();
+    for store in ["file", "lsm", "b_tree", "sqlite"] {
+        let harmed = measurements.iter().find(|m| m["params"]["harmed"] == store);
+        let figures = &harmed.unwrap()["figures"];
+        assert!(figures["committed"]["low"].as_f64().unwrap() > 0.0);
+        assert_eq!(figures["kill_lost_per_million"]["high"], 0.0, "{store}");
+        let share = |name: &str| figures[name]["median"].as_f64().unwrap();
+        let all = share("flips_noticed_percent")
+            + share("flips_silent_percent")
+            + share("flips_harmless_percent");
+        assert!((all - 100.0).abs() < 1.0, "{store} {figures}");
+    }
     assert_eq!(entries(disk.path()), 0, "something was left on the disk");
 }

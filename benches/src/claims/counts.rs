@@ -72,6 +72,44 @@ impl Counts {
     }
 }
 
+/// System calls of another process, of the threads that it has when counting starts.
+#[derive(Debug)]
+pub struct ProcessCalls {
+    threads: Vec<Counter>,
+}
+
+impl ProcessCalls {
+    /// Starts counting; `None` where the tracepoint may not be used.
+    #[must_use]
+    pub fn start(pid: u32) -> Option<Self> {
+        let id = event_id()?;
+        let tasks = fs::read_dir(format!("/proc/{pid}/task")).ok()?;
+        let threads = tasks.flatten().map(|task| {
+            let thread: i32 = task.file_name().to_str()?.parse().ok()?;
+            let mut counter = Builder::new(Tracepoint::with_id(id))
+                .observe_pid(thread)
+                .any_cpu()
+                .include_kernel()
+                .build()
+                .ok()?;
+            counter.enable().ok()?;
+            Some(counter)
+        });
+        let threads: Vec<Counter> = threads.collect::<Option<_>>()?;
+        (!threads.is_empty()).then_some(Self { threads })
+    }
+
+    /// Calls since; a thread that has ended counts with what it made.
+    #[must_use]
+    pub fn read(&mut self) -> u64 {
+        let counts = self
+            .threads
+            .iter_mut()
+            .filter_map(|thread| thread.read().ok());
+        counts.sum()
+    }
+}
+
 /// Number of the event; asked once.
 fn event_id() -> Option<u64> {
     static ID: std::sync::OnceLock<Option<u64>> = std::sync::OnceLock::new();
@@ -149,5 +187,16 @@ mod tests {
         assert!(counted.switches >= 20, "{counted:?}");
         assert!(counted.faults > 0, "{counted:?}");
         assert!(counted.calls.is_none_or(|calls| calls >= 20), "{counted:?}");
+    }
+
+    #[test]
+    fn what_a_process_does_is_counted_over_its_threads() {
+        let Some(mut calls) = ProcessCalls::start(std::process::id()) else {
+            return; // Not every host allows it.
+        };
+        for _ in 0..20 {
+            std::thread::sleep(std::time::Duration::from_micros(100));
+        }
+        assert!(calls.read() >= 20);
     }
 }

@@ -3,6 +3,7 @@
 
 pub mod counts;
 pub mod grid;
+pub mod harm;
 pub mod layouts;
 pub mod mapping;
 mod namespace;

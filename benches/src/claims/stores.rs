@@ -19,6 +19,8 @@ const FOLDER: &str = "store";
 const TABLE: TableDefinition<'static, u64, &[u8]> = TableDefinition::new("records");
 /// Bytes of a record.
 pub const RECORD: usize = 1024;
+/// With its length before it, in the plain file.
+const FRAMED: usize = RECORD + 4;
 /// Share of the time that goes by before counting begins.
 const WARM_SHARE: f64 = 0.2;
 
@@ -122,15 +124,23 @@ fn carry_out(
     ]))
 }
 
-trait Store {
+pub(super) trait Store {
     /// Stores `count` records under the keys from `first` on; durable when it returns.
     fn commit(&mut self, first: u64, count: u64, record: &[u8]) -> io::Result<()>;
 
+    /// Reads every record in order of its key.
+    fn each(&mut self, visit: &mut dyn FnMut(u64, &[u8])) -> io::Result<()>;
+
     /// Reads every record in order of its key; returns their bytes.
-    fn scan(&mut self) -> io::Result<u64>;
+    fn scan(&mut self) -> io::Result<u64> {
+        let mut bytes = 0;
+        self.each(&mut |_, record| bytes += std::hint::black_box(record).len() as u64)?;
+        Ok(bytes)
+    }
 }
 
-fn open(kind: Kind, folder: &Path) -> io::Result<Box<dyn Store>> {
+/// Opens a store in a folder, or makes it there.
+pub(super) fn open(kind: Kind, folder: &Path) -> io::Result<Box<dyn Store>> {
     Ok(match kind {
         Kind::File => Box::new(PlainFile::open(folder)?),
         Kind::Lsm => Box::new(Lsm::open(folder)?),
@@ -148,13 +158,13 @@ struct PlainFile {
 impl PlainFile {
     fn open(folder: &Path) -> io::Result<Self> {
         let mut options = std::fs::File::options();
+        let options = options.read(true).write(true).create(true).truncate(false);
+        let file = options.open(folder.join("file"))?;
+        // A killed write may have left part of a record.
+        let end = file.metadata()?.len();
         Ok(Self {
-            file: options
-                .read(true)
-                .write(true)
-                .create_new(true)
-                .open(folder.join("file"))?,
-            end: 0,
+            file,
+            end: end - end % FRAMED as u64,
             buffer: Vec::new(),
         })
     }
@@ -173,18 +183,23 @@ impl Store for PlainFile {
         self.file.sync_data()
     }
 
-    fn scan(&mut self) -> io::Result<u64> {
-        let (mut at, mut bytes) = (0, 0);
-        let mut piece = vec![0; (RECORD + 4) * 256];
+    fn each(&mut self, visit: &mut dyn FnMut(u64, &[u8])) -> io::Result<()> {
+        let (mut at, mut key) = (0, 0);
+        let mut piece = vec![0; FRAMED * 256];
         while at < self.end {
             let wanted = piece.len().min((self.end - at) as usize);
             self.file.read_exact_at(&mut piece[..wanted], at)?;
-            for framed in piece[..wanted].chunks_exact(RECORD + 4) {
-                bytes += std::hint::black_box(&framed[4..]).len() as u64;
+            for framed in piece[..wanted].chunks_exact(FRAMED) {
+                let (len, record) = framed.split_at(4);
+                if len != (RECORD as u32).to_le_bytes() {
+                    return Err(io::Error::other("a record of another length"));
+                }
+                visit(key, record);
+                key += 1;
             }
             at += wanted as u64;
         }
-        Ok(bytes)
+        Ok(())
     }
 }
 
@@ -215,12 +230,13 @@ impl Store for Lsm {
             .map_err(io::Error::other)
     }
 
-    fn scan(&mut self) -> io::Result<u64> {
-        let mut bytes = 0;
+    fn each(&mut self, visit: &mut dyn FnMut(u64, &[u8])) -> io::Result<()> {
         for entry in self.records.iter() {
-            bytes += entry.value().map_err(io::Error::other)?.len() as u64;
+            let (key, record) = entry.into_inner().map_err(io::Error::other)?;
+            let key = key.as_ref().try_into().map_err(io::Error::other)?;
+            visit(u64::from_be_bytes(key), &record);
         }
-        Ok(bytes)
+        Ok(())
     }
 }
 
@@ -249,14 +265,14 @@ impl Store for BTree {
         write.commit().map_err(io::Error::other)
     }
 
-    fn scan(&mut self) -> io::Result<u64> {
+    fn each(&mut self, visit: &mut dyn FnMut(u64, &[u8])) -> io::Result<()> {
         let read = self.0.begin_read().map_err(io::Error::other)?;
         let table = read.open_table(TABLE).map_err(io::Error::other)?;
-        let mut bytes = 0;
         for entry in table.iter().map_err(io::Error::other)? {
-            bytes += entry.map_err(io::Error::other)?.1.value().len() as u64;
+            let (key, record) = entry.map_err(io::Error::other)?;
+            visit(key.value(), record.value());
         }
-        Ok(bytes)
+        Ok(())
     }
 }
 
@@ -268,7 +284,7 @@ impl Sqlite {
         connection
             .execute_batch(
                 "PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; \
-                 CREATE TABLE records (id INTEGER PRIMARY KEY, value BLOB NOT NULL);",
+                 CREATE TABLE IF NOT EXISTS records (id INTEGER PRIMARY KEY, value BLOB NOT NULL);",
             )
             .map_err(io::Error::other)?;
         Ok(Self(connection))
@@ -291,18 +307,18 @@ impl Store for Sqlite {
         transaction.commit().map_err(io::Error::other)
     }
 
-    fn scan(&mut self) -> io::Result<u64> {
+    fn each(&mut self, visit: &mut dyn FnMut(u64, &[u8])) -> io::Result<()> {
         let mut select = self
             .0
-            .prepare("SELECT value FROM records ORDER BY id")
+            .prepare("SELECT id, value FROM records ORDER BY id")
             .map_err(io::Error::other)?;
         let mut rows = select.query([]).map_err(io::Error::other)?;
-        let mut bytes = 0;
         while let Some(row) = rows.next().map_err(io::Error::other)? {
-            let value = row.get_ref(0).map_err(io::Error::other)?;
-            bytes += value.as_blob().map_err(io::Error::other)?.len() as u64;
+            let key: i64 = row.get(0).map_err(io::Error::other)?;
+            let value = row.get_ref(1).map_err(io::Error::other)?;
+            visit(key as u64, value.as_blob().map_err(io::Error::other)?);
         }
-        Ok(bytes)
+        Ok(())
     }
 }
 

@@ -58,6 +58,19 @@ impl Broker {
         let _ = self.child.wait();
     }
 
+    /// Stops it in order; its data stays until this is dropped.
+    pub fn stop(&mut self) {
+        let _ = kill_process(Pid::from_child(&self.child), Signal::TERM);
+        let deadline = Instant::now() + STOP_MAX;
+        while matches!(self.child.try_wait(), Ok(None)) {
+            if Instant::now() > deadline {
+                let _ = self.child.kill();
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        let _ = self.child.wait();
+    }
+
     /// Starts it again on the same data, after [`Broker::kill`].
     ///
     /// # Errors
@@ -258,16 +271,10 @@ fn failed(error: std::io::Error) -> PointError {
 
 impl Drop for Broker {
     fn drop(&mut self) {
-        let pid = Pid::from_child(&self.child);
-        let _ = kill_process(pid, Signal::TERM);
-        let deadline = Instant::now() + STOP_MAX;
-        while matches!(self.child.try_wait(), Ok(None)) {
-            if Instant::now() > deadline {
-                let _ = self.child.kill();
-            }
-            std::thread::sleep(Duration::from_millis(10));
+        // A process that has ended has given its number back.
+        if matches!(self.child.try_wait(), Ok(None)) {
+            self.stop();
         }
-        let _ = self.child.wait();
         let _ = fs::remove_dir_all(&self.folder);
     }
 }

@@ -5,6 +5,7 @@ pub mod catalog;
 pub mod claim;
 pub mod command;
 mod crash;
+pub mod harm;
 pub mod host;
 pub mod lab;
 pub mod look_up;

@@ -9,6 +9,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use ringlog_engine::batch::Compression;
 
 use crate::claims::command::ClaimsCommand;
+use crate::claims::harm::StoreCommand;
 use crate::cluster::TopicSpec;
 use crate::consumer::{ConsumeOptions, From, Until};
 use crate::payload::{BatchSize, PayloadSpec};
@@ -72,6 +73,9 @@ pub enum Command {
     Check(CheckCommand),
     /// Measure the documents' claims on this host: a report with verdicts
     Claims(Box<ClaimsCommand>),
+    /// A store as a process of its own, for `claims` to kill
+    #[command(hide = true)]
+    Store(StoreCommand),
     /// A server that throws everything away, to measure the generator itself
     NullSink(NullSinkCommand),
 }
@@ -411,7 +415,11 @@ impl Command {
             Self::Consume(command) => command.request()?,
             Self::E2e(command) => command.request()?,
             Self::Mixed(command) => command.request()?,
-            Self::Sweep(_) | Self::Check(_) | Self::Claims(_) | Self::NullSink(_) => {
+            Self::Sweep(_)
+            | Self::Check(_)
+            | Self::Claims(_)
+            | Self::Store(_)
+            | Self::NullSink(_) => {
                 return Ok(None);
             }
         };

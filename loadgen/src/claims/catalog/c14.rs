@@ -35,7 +35,7 @@ pub(super) const C14: WholeClaim = WholeClaim {
     points,
     space_gib: [1, 8, 24],
     setup_s: [1.0, 6.0, 24.0],
-    budget_s: [2.0, 47.0, 280.0],
+    budget_s: [2.0, 36.0, 220.0],
     judge,
 };
 
@@ -49,7 +49,7 @@ fn points(scale: Scale) -> Vec<Point> {
         let server = format!("--durability fsync --read-path {path}");
         let whole = Whole::new(side, 0, &server, READ).after(store(stored_mib(scale), 4), hot);
         let mut point = whole.point(rank, scale);
-        point.seconds = scale.pick(0.1, 0.9, 3.0);
+        point.seconds = scale.pick(0.1, 0.5, 3.0);
         points.push(point);
     }
     for batch in BATCHES {

@@ -24,7 +24,7 @@ pub(super) const C16: WholeClaim = WholeClaim {
     points,
     space_gib: [1, 12, 30],
     setup_s: [1.0, 2.0, 4.0],
-    budget_s: [2.0, 24.0, 280.0],
+    budget_s: [2.0, 20.0, 280.0],
     judge,
 };
 
@@ -49,7 +49,7 @@ fn points(scale: Scale) -> Vec<Point> {
             .after(store(stored_mib(scale), partitions as u32), true)
             .point(rank, scale);
         // What is stored is stored once.
-        point.seconds += scale.pick(0.0, 0.6, 1.0);
+        point.seconds += scale.pick(0.0, 0.1, 1.0);
         points.push(point);
     }
     points

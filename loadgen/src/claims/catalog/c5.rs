@@ -25,8 +25,8 @@ pub(super) const C5: WholeClaim = WholeClaim {
     sentence: "sendfile makes Kafka faster than RocketMQ, which maps files: 170,000/s against 100,000/s",
     points,
     space_gib: [2, 6, 18],
-    setup_s: [2.0, 10.0, 60.0],
-    budget_s: [2.0, 25.0, 280.0],
+    setup_s: [2.0, 5.0, 60.0],
+    budget_s: [2.0, 20.0, 280.0],
     judge,
 };
 
@@ -43,7 +43,7 @@ fn points(scale: Scale) -> Vec<Point> {
             let mut point = whole
                 .after(store(stored_mib(scale), 4), hot)
                 .point(rank, scale);
-            point.seconds = scale.pick(0.1, 0.8, 3.0);
+            point.seconds = scale.pick(0.1, 0.4, 3.0);
             points.push(point);
         }
     }

@@ -54,7 +54,7 @@ impl Claim for C8 {
                         queues,
                         source,
                     };
-                    points.push(Point::new(&point, rank, scale.pick(0.1, 0.7, 2.5)));
+                    points.push(Point::new(&point, rank, scale.pick(0.1, 0.35, 2.5)));
                 }
             }
         }
@@ -69,7 +69,7 @@ impl Claim for C8 {
     }
 
     fn budget_s(&self, scale: Scale) -> f64 {
-        scale.pick(2.0, 16.0, 280.0)
+        scale.pick(2.0, 12.0, 280.0)
     }
 
     fn rig<'a>(&self, lab: &'a Lab, _points: &[Point]) -> Result<Box<dyn Rig + 'a>, PointError> {
@@ -167,7 +167,7 @@ fn judge(measurements: &[Measurement]) -> Conclusion {
         });
         conclusion.plots.push(Plot::Lines {
             title: format!("One queue of many, {state}"),
-            x: Axis::bytes("queues that share the log"),
+            x: Axis::log("queues that share the log"),
             y: Axis::log("MB/s"),
             series: series.to_vec(),
         });

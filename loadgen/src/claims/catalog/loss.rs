@@ -33,7 +33,7 @@ pub(super) fn crash_point(side: &str, server: &str, acks: &str, rank: u32, scale
     whole.crashed = Some(acks.into());
     let mut point = whole.point(rank, scale);
     let images = if acks == "0" { 1 } else { images(scale) };
-    point.seconds = 1.5 + 0.7 * images as f64;
+    point.seconds = 1.0 + 0.4 * images as f64;
     point
 }
 
@@ -152,6 +152,7 @@ pub(super) fn table(measurements: &[Measurement], sides: &[(&str, &str)]) -> Tab
             POWER_LOST,
             POWER_WINDOW,
             "power_images",
+            "power_refused",
         ];
         Some([vec![(*name).to_owned()], names.map(figure).to_vec()].concat())
     });

@@ -82,7 +82,11 @@ pub(super) fn window_s(scale: Scale) -> f64 {
 
 /// A point, with the time for bringing the file into memory or out of it, for threads and connections.
 pub(super) fn point(serving: &Serving, rank: u32, scale: Scale) -> Point {
-    Point::new(serving, rank, window_s(scale) + scale.pick(0.02, 0.1, 0.25))
+    Point::new(
+        serving,
+        rank,
+        window_s(scale) + scale.pick(0.02, 0.15, 0.25),
+    )
 }
 
 /// The rig of all three.

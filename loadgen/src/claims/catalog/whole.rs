@@ -2,8 +2,10 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::time::{Duration, Instant};
 
 use ringlog_benches::claims::Figures;
+use ringlog_benches::claims::counts::ProcessCalls;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
@@ -86,6 +88,9 @@ pub(super) struct Whole {
     /// A line that runs at the same time and is not measured.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub(super) beside: String,
+    /// The server's system calls are counted meanwhile.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(super) calls: bool,
     /// The server is crashed under this load, which wants these acks.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) crashed: Option<String>,
@@ -102,6 +107,7 @@ impl Whole {
             hot: None,
             load: load.into(),
             beside: String::new(),
+            calls: false,
             crashed: None,
         }
     }
@@ -280,9 +286,13 @@ impl Rig for WholeRig<'_> {
         };
         let histogram = self.histogram(&whole, repetition)?;
         let (load, beside) = (line(&whole.load), line(&whole.beside));
+        let mut calls_s = None;
         let result = std::thread::scope(|scope| {
             let other = (!beside.is_empty()).then(|| scope.spawn(|| broker.load(&beside)));
+            let count = || calls_per_s(broker.pid(), warmup_s, window_s);
+            let counting = whole.calls.then(|| scope.spawn(count));
             let result = broker.load_into(&load, Some(&histogram));
+            calls_s = counting.and_then(|counting| counting.join().ok().flatten());
             match other.map(std::thread::ScopedJoinHandle::join) {
                 Some(Ok(Err(error))) => Err(error),
                 Some(Err(_)) => Err(PointError::Failed("the load beside broke off".into())),
@@ -290,6 +300,9 @@ impl Rig for WholeRig<'_> {
             }
         })?;
         let mut figures = figures(&result);
+        if let (Some(calls_s), Some(acks_s)) = (calls_s, figures.get("requests_per_s")) {
+            figures.insert("system_calls_per_ack".into(), calls_s / acks_s);
+        }
         if let Some(ratio) = result.compression_ratio {
             figures.insert("compression_ratio".into(), ratio);
         }
@@ -299,6 +312,15 @@ impl Rig for WholeRig<'_> {
     fn pids(&self) -> Vec<u32> {
         self.servers.values().flatten().map(Broker::pid).collect()
     }
+}
+
+/// System calls a second of a process in the middle of the window; `None` where the kernel does not tell.
+fn calls_per_s(pid: u32, warmup_s: f64, window_s: f64) -> Option<f64> {
+    std::thread::sleep(Duration::from_secs_f64(warmup_s + window_s * 0.1));
+    let started = Instant::now();
+    let mut calls = ProcessCalls::start(pid)?;
+    std::thread::sleep(Duration::from_secs_f64(window_s * 0.8));
+    Some(calls.read() as f64 / started.elapsed().as_secs_f64())
 }
 
 /// A side's measurement at `x`.
