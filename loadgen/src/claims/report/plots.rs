@@ -24,7 +24,7 @@ const COLOURS: [RGBColor; 8] = [
     RGBColor(160, 90, 200),
 ];
 /// Small enough for a phone without scaling text below what can be read.
-const SIZE: (u32, u32) = (480, 320);
+const SIZE: (u32, u32) = (380, 270);
 const FONT: i32 = 13;
 
 /// A picture for the page.
@@ -111,7 +111,12 @@ impl Scaling {
 
     fn label(self, place: f64) -> String {
         if !self.log {
-            return number(place).trim_end_matches(".00").to_owned();
+            // Long numbers would reach into the axis' name.
+            return match place {
+                place if place >= 1e6 => format!("{}M", place / 1e6),
+                place if place >= 1e4 => format!("{}k", place / 1e3),
+                place => number(place).trim_end_matches(".00").to_owned(),
+            };
         }
         if (place - place.round()).abs() > 0.01 {
             return String::new();
@@ -178,7 +183,7 @@ fn chart<'a, 'b>(
         .margin(8)
         .margin_right(18)
         .x_label_area_size(bottom)
-        .y_label_area_size(62)
+        .y_label_area_size(58)
         .build_cartesian_2d(x.0..x.1, y.0..y.1)?)
 }
 
@@ -202,7 +207,7 @@ fn lines(svg: &mut String, x: &Axis, y: &Axis, series: &[Series]) -> Drawn {
     let mut chart = chart(&area, rx, ry, 44)?;
     chart
         .configure_mesh()
-        .x_labels(if x.log { steps(rx, true).min(7) } else { 6 })
+        .x_labels(if x.log { steps(rx, true).min(6) } else { 5 })
         .y_labels(steps(ry, y.log))
         .x_label_formatter(&|place| sx.label(*place))
         .y_label_formatter(&|place| sy.label(*place))
@@ -253,7 +258,8 @@ fn whisker(
 
 fn bars(svg: &mut String, labels: &[String], y: &Axis, series: &[Series]) -> Drawn {
     let sy = Scaling::of(y);
-    let Some(mut ry) = sy.range(extremes(series)) else {
+    let (labels, series) = measured(labels, series);
+    let Some(mut ry) = sy.range(extremes(&series)) else {
         return Ok(false);
     };
     if !y.log {
@@ -286,7 +292,7 @@ fn bars(svg: &mut String, labels: &[String], y: &Axis, series: &[Series]) -> Dra
     let style = font().pos(Pos::new(HPos::Center, VPos::Top));
     for (index, label) in labels.iter().enumerate() {
         // Long names take two lines, below the axis: the chart's own area clips.
-        let (first, second) = halves(label, 72 / labels.len().max(1));
+        let (first, second) = halves(label, 48 / labels.len().max(1));
         let (x, y) = chart.backend_coord(&(index as f64, ry.0));
         for (line, words) in [first, second].into_iter().enumerate() {
             let place = (x, y + 6 + line as i32 * (FONT + 2));
@@ -296,6 +302,31 @@ fn bars(svg: &mut String, labels: &[String], y: &Axis, series: &[Series]) -> Dra
     area.present()?;
     drop(chart);
     Ok(true)
+}
+
+/// The labels that have a bar, and the bars at their new places: a thinned run leaves groups out.
+fn measured(labels: &[String], series: &[Series]) -> (Vec<String>, Vec<Series>) {
+    let has_bar = |index: usize| {
+        let mut marks = series.iter().flat_map(|series| &series.marks);
+        marks.any(|mark| mark.x as usize == index)
+    };
+    let kept: Vec<usize> = (0..labels.len()).filter(|&index| has_bar(index)).collect();
+    let place = |x: f64| kept.iter().position(|&index| index == x as usize);
+    let moved = series.iter().map(|series| Series {
+        name: series.name.clone(),
+        marks: series
+            .marks
+            .iter()
+            .filter_map(|mark| {
+                Some(Mark {
+                    x: place(mark.x)? as f64,
+                    y: mark.y,
+                })
+            })
+            .collect(),
+    });
+    let names = kept.iter().map(|&index| labels[index].clone());
+    (names.collect(), moved.collect())
 }
 
 /// A label in two lines, broken at the space nearest to its middle if it is longer than `width` characters.
@@ -339,7 +370,7 @@ fn heat(svg: &mut String, plot: &Plot) -> Drawn {
         return Ok(false);
     }
     let area = SVGBackend::with_string(svg, SIZE).into_drawing_area();
-    let (left, top, bottom) = (84, 8, 44);
+    let (left, top, bottom) = (66, 8, 44);
     let width = (SIZE.0 as i32 - left - 12) / columns.len().max(1) as i32;
     let height = (SIZE.1 as i32 - top - bottom) / rows.len().max(1) as i32;
     let centred = font().pos(Pos::new(HPos::Center, VPos::Center));
