@@ -206,6 +206,33 @@ fn a_port_that_is_taken_is_named() {
     assert_eq!(status, 7, "{line}");
 }
 
+/// The kernel lets go of a killed server's ports a little late.
+#[test]
+fn a_port_that_is_free_in_a_moment_is_waited_for() {
+    let dir = new_dir();
+    let server = Server::start(&mut command(dir.path()));
+    let (port, mut client) = (server.port, server.connect());
+    create(&mut client, "t");
+    produce(&mut client, "t", "one");
+    server.kill();
+    // Whoever had it last keeps it for longer than a start takes.
+    let held = loop {
+        match std::net::TcpListener::bind(("127.0.0.1", port)) {
+            Ok(listener) => break listener,
+            Err(_) => std::thread::sleep(Duration::from_millis(1)),
+        }
+    };
+    let holder = std::thread::spawn(move || {
+        std::thread::sleep(Duration::from_millis(500));
+        drop(held);
+    });
+    let again = Server::start(command(dir.path()).args(["--port", &port.to_string()]));
+    assert!(holder.is_finished(), "it started on a port that was taken");
+    assert_eq!(again.port, port);
+    assert_eq!(consume(&mut again.connect(), "t", 1), ["one"]);
+    holder.join().expect("ends");
+}
+
 /// Names of a process's threads that a signal can reach.
 fn reachable(pid: u32, signal: Signal) -> Vec<String> {
     let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).expect("runs");
