@@ -2,11 +2,12 @@
 
 use std::collections::VecDeque;
 
+use crate::batch::BatchHeader;
 use crate::id::PartitionKey;
 use crate::store::{Epochs, Producers, StoredLog};
 
 use super::api::LogConfig;
-use super::journal::Place;
+use super::journal::{Journal, Place};
 
 /// A batch in the journal's memory.
 #[derive(Debug, Clone, Copy)]
@@ -166,6 +167,26 @@ impl Partition {
         unstable.map_or(self.high_watermark, |first| {
             first.max(self.log_start).min(self.high_watermark)
         })
+    }
+
+    /// The largest timestamp that is left and the last offset of its batch, after DeleteRecords has passed the largest
+    /// of all. Of a segment that it cut, only what memory holds is known.
+    pub(super) fn newest_left(&self, journal: &Journal) -> (i64, i64) {
+        let start = self.log_start;
+        let segments = self.stored.segments.iter();
+        let stored = segments.map(|s| (s.max_timestamp, s.max_timestamp_offset));
+        let from = self.tail_at(start).unwrap_or(0);
+        let visible = self.tail.range(from..);
+        let tail = visible
+            .take_while(|entry| entry.base_offset < self.high_watermark)
+            .filter_map(|entry| {
+                let batch = journal.slice(entry.place, entry.len())?;
+                let header = BatchHeader::read(&batch)?;
+                Some((header.max_timestamp.get(), header.last_offset()))
+            });
+        let left = stored.chain(tail).filter(|&(_, offset)| offset >= start);
+        left.max_by_key(|&(timestamp, _)| timestamp)
+            .unwrap_or((i64::MIN, -1))
     }
 
     /// Batches that are not stored yet.

@@ -188,8 +188,11 @@ impl Core {
         {
             return Ok(Reply::Ready(None));
         }
+        // One that ends at the log's start is about to go.
+        let log_start = partition.log_start;
         let mut segments = partition.stored.segments.iter();
-        let Some(segment) = segments.find(|s| s.max_timestamp >= timestamp_ms) else {
+        let found = segments.find(|s| s.max_timestamp >= timestamp_ms && s.next_offset > log_start);
+        let Some(segment) = found else {
             return Ok(Reply::Ready(self.time_in_memory(part, timestamp_ms)));
         };
         let base = segment.base_offset;
@@ -229,11 +232,12 @@ impl Core {
         part: Part,
     ) -> Result<Reply<Option<TimedOffset>>, FetchError> {
         let partition = self.partition(part)?;
-        let (newest, offset) = partition.max_timestamp;
-        if newest < 0
-            || partition.log_start == partition.high_watermark
-            || offset < partition.log_start
-        {
+        let mut largest = partition.max_timestamp;
+        if largest.1 < partition.log_start {
+            largest = partition.newest_left(&self.journal);
+        }
+        let (newest, offset) = largest;
+        if newest < 0 || partition.log_start == partition.high_watermark {
             return Ok(Reply::Ready(None));
         }
         let end = partition.high_watermark;

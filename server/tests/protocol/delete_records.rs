@@ -1,11 +1,13 @@
 //! DeleteRecords.
 
+use bytes::Bytes;
 use kafka_wire::create_topics_request::{CreatableTopic, CreatableTopicConfig};
 use kafka_wire::delete_records_request::{DeleteRecordsPartition, DeleteRecordsTopic};
 use kafka_wire::list_offsets_request::{ListOffsetsPartition, ListOffsetsTopic};
 use kafka_wire::{
     CreateTopicsRequest, DeleteRecordsRequest, DeleteTopicsRequest, ListOffsetsRequest,
 };
+use ringlog_engine::batch::{BatchBuilder, NewRecord};
 use ringlog_server::message;
 use ringlog_server::wire::error;
 
@@ -36,16 +38,37 @@ fn delete(world: &mut World, conn: Conn, topic: &str, index: i32, offset: i64) -
     (result.low_watermark, result.error_code)
 }
 
-fn earliest(world: &mut World, conn: Conn, topic: &str) -> i64 {
+/// Offset and timestamp that ListOffsets finds.
+fn listed(world: &mut World, conn: Conn, topic: &str, timestamp: i64) -> (i64, i64) {
     let request = message!(ListOffsetsRequest {
         replica_id: -1,
         topics: vec![message!(ListOffsetsTopic {
             name: topic.into(),
-            partitions: vec![message!(ListOffsetsPartition { timestamp: -2 })],
+            partitions: vec![message!(ListOffsetsPartition {
+                timestamp: timestamp
+            })],
         })],
     });
-    let response = world.call(conn, 5, &request);
-    response.topics[0].partitions[0].offset
+    let response = world.call(conn, 7, &request);
+    let found = &response.topics[0].partitions[0];
+    assert_eq!(found.error_code, error::NONE);
+    (found.offset, found.timestamp)
+}
+
+fn earliest(world: &mut World, conn: Conn, topic: &str) -> i64 {
+    listed(world, conn, topic, -2).0
+}
+
+fn batch_at(timestamps_ms: &[i64]) -> Bytes {
+    let mut builder = BatchBuilder::new();
+    for &timestamp_ms in timestamps_ms {
+        builder.push(&NewRecord {
+            timestamp_ms,
+            value: Some(b"x"),
+            ..NewRecord::default()
+        });
+    }
+    Bytes::from(builder.build().expect("a batch"))
 }
 
 fn create_with(world: &mut World, conn: Conn, name: &str, configs: &[(&str, &str)]) {
@@ -200,4 +223,32 @@ fn a_topic_deleted_meanwhile_ends_the_wait() {
         .expect("at once");
     let result = &response.topics[0].partitions[0];
     assert_eq!(result.error_code, error::UNKNOWN_TOPIC_OR_PARTITION);
+}
+
+#[test]
+fn offsets_are_found_among_what_is_left() {
+    let mut world = World::new(1, &[("log.retention.ms", "-1")]);
+    let conn = world.connect(0);
+    create(&mut world, conn, "t", 1);
+    for timestamps_ms in [&[5000][..], &[3000, 4000], &[2000]] {
+        produce(&mut world, conn, "t", 0, batch_at(timestamps_ms));
+    }
+    const NEWEST: i64 = -3;
+    let mut expect = |offset: i64, wanted: &[(i64, (i64, i64))]| {
+        assert_eq!(delete(&mut world, conn, "t", 0, offset).1, error::NONE);
+        for &(timestamp, found) in wanted {
+            let answer = listed(&mut world, conn, "t", timestamp);
+            assert_eq!(answer, found, "{timestamp} from offset {offset} on");
+        }
+    };
+    let none = (-1, -1);
+    expect(0, &[(NEWEST, (0, 5000)), (2500, (0, 5000)), (-1, (4, -1))]);
+    expect(1, &[(NEWEST, (2, 4000)), (2500, (1, 3000)), (4500, none)]);
+    // Inside a batch.
+    expect(2, &[(NEWEST, (2, 4000)), (2500, (2, 4000)), (-2, (2, -1))]);
+    expect(3, &[(NEWEST, (3, 2000)), (1000, (3, 2000)), (2500, none)]);
+    expect(
+        -1,
+        &[(NEWEST, none), (0, none), (-2, (4, -1)), (-1, (4, -1))],
+    );
 }
