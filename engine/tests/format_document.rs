@@ -66,6 +66,7 @@ fn bytes_lie_where_the_tables_say() {
         incarnation,
         FrameSeq(9),
         FrameSeq(8),
+        0x77,
         0xddcc_bbaa,
         1,
         b"123456789",
@@ -80,7 +81,8 @@ fn bytes_lie_where_the_tables_say() {
         "01000000",
         "2639f4cb",
         "aabbccdd",
-        "00000000000000000000000000000000"
+        "7700000000000000",
+        "0000000000000000"
     );
     assert_eq!(&bytes[16..], expected);
 

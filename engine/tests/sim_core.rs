@@ -5,18 +5,22 @@
 mod machine;
 
 use machine::{Machine, SECOND_NS};
+use ringlog_engine::core::{FetchSpec, Reply};
+use ringlog_engine::id::Part;
 use ringlog_engine::sim::{DiskConfig, Latency};
+
+const SLOW: Latency = Latency {
+    min_ns: 25 * SECOND_NS,
+    max_ns: 25 * SECOND_NS,
+    stall_one_in: 0,
+    stall_ns: 0,
+};
 
 #[test]
 fn a_commit_slower_than_the_age_limit_is_waited_for_without_spinning() {
     let quick = DiskConfig::default();
-    let slow = Latency {
-        min_ns: 25 * SECOND_NS,
-        max_ns: 25 * SECOND_NS,
-        ..quick.journal
-    };
     let mut machine = Machine::new(DiskConfig {
-        journal: slow,
+        journal: SLOW,
         ..quick
     });
     let part = machine.partition(0, -1);
@@ -42,4 +46,93 @@ fn a_failed_seal_of_an_expired_segment_is_done_again_without_another_append() {
     machine.disk.faults.capacity_bytes = None;
     machine.run_for(60);
     assert_eq!(machine.core.offsets(part).unwrap().log_start, 2);
+}
+
+#[test]
+fn a_deleted_partition_among_the_dirty_ones_is_no_reason_to_spin() {
+    let mut machine = Machine::new(DiskConfig::default());
+    let (first, second) = (machine.partition(0, -1), machine.partition(1, -1));
+    machine.append(first);
+    machine.run_for(1);
+    // Its batch is not durable when the round begins, so it stays in the list behind it.
+    machine.disk.config.journal = SLOW;
+    machine.append(second);
+    machine.turn();
+    machine.core.delete_records(first, 1).unwrap();
+    machine.run_for(2);
+    assert!(machine.core.stats().rounds > 0);
+    machine.core.drop_partition(machine.now, second);
+    machine.run_for(60);
+    assert!(machine.idle_turns_max < 10, "{}", machine.idle_turns_max);
+    assert!(
+        machine.core.stats().backlog_bytes <= 2 * 4096,
+        "more than markers is left"
+    );
+}
+
+#[test]
+fn a_shutdown_whose_last_round_failed_waits_for_reads_without_spinning() {
+    let mut machine = Machine::new(DiskConfig::default());
+    let part = machine.partition(0, -1);
+    for _ in 0..500 {
+        machine.append(part);
+    }
+    machine.run_for(1);
+    machine.disk.config.read = SLOW;
+    let spec = FetchSpec {
+        offset: 0,
+        max_bytes: 1 << 20,
+        min_one: true,
+        spans: false,
+        committed: false,
+    };
+    let reply = machine.core.fetch(machine.now, part, spec).unwrap();
+    assert!(
+        matches!(reply, Reply::Pending(_)),
+        "the oldest is not in memory"
+    );
+    machine.disk.faults.capacity_bytes = Some(0);
+    machine.append(part);
+    machine.core.shutdown(machine.now);
+    machine.run_for(20);
+    assert!(!machine.core.is_finished(), "a read is under way");
+    assert!(machine.idle_turns_max < 10, "{}", machine.idle_turns_max);
+    machine.run_for(20);
+    assert!(machine.core.is_finished() && !machine.core.ended_clean());
+}
+
+/// Runs until the log begins at `offset`, so that whoever asked for it has been told.
+fn delete_to(machine: &mut Machine, part: Part, offset: i64) {
+    machine.core.delete_records(part, offset).unwrap();
+    while machine.core.offsets(part).unwrap().log_start < offset {
+        machine.turn();
+    }
+}
+
+#[test]
+fn deleted_records_do_not_come_back_with_an_older_checkpoint() {
+    // A log that was served before, and one whose first life it is.
+    for lives in 0..2 {
+        let mut machine = Machine::new(DiskConfig::default());
+        let mut part = machine.partition(0, -1);
+        for _ in 0..3 {
+            machine.append(part);
+        }
+        machine.run_for(1);
+        if lives > 0 {
+            machine.disk.lose_power();
+            machine.restart().unwrap();
+            part = machine.part(0);
+        } else {
+            delete_to(&mut machine, part, 1);
+        }
+        delete_to(&mut machine, part, 2);
+        // A journal that is idle vouches for its newest checkpoint.
+        machine.run_for(1);
+        let newest = machine.core.stats().rounds % 2;
+        machine.disk.lose_power();
+        machine.damage(&format!("shard-0/checkpoint-{}", 1 - newest));
+        let error = machine.restart().unwrap_err().to_string();
+        assert!(error.contains("shard-0/checkpoint-"), "{error}");
+    }
 }

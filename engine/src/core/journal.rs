@@ -104,9 +104,15 @@ pub(super) struct Journal {
     durable: u64,
     /// `durable` as told by the newest sealed frame.
     announced: u64,
+    /// Generation of the newest durable checkpoint, and as told by the newest sealed frame.
+    checkpoint: u64,
+    announced_checkpoint: u64,
+    closing: bool,
     last_is_marker: bool,
     marker_due_ns: Option<u64>,
     frames: VecDeque<Frame>,
+    /// The newest sealed frame that is no marker.
+    newest_batch: u64,
     memory_bytes: u64,
     /// Frames up to this one are in segments and a checkpoint.
     released: u64,
@@ -146,9 +152,13 @@ impl Journal {
             commits: VecDeque::new(),
             durable: 0,
             announced: 0,
+            checkpoint: 0,
+            announced_checkpoint: 0,
+            closing: false,
             last_is_marker: false,
             marker_due_ns: None,
             frames: VecDeque::new(),
+            newest_batch: 0,
             memory_bytes: 0,
             released: 0,
             unreleased_bytes: 0,
@@ -411,6 +421,7 @@ impl Journal {
             incarnation,
             FrameSeq(seq),
             FrameSeq(self.durable),
+            self.checkpoint,
             self.previous_crc,
             self.open_entries,
             payload,
@@ -424,7 +435,11 @@ impl Journal {
         self.previous_crc = header.crc();
         self.next_seq += 1;
         self.announced = self.durable;
+        self.announced_checkpoint = self.checkpoint;
         self.last_is_marker = self.open_entries == 0;
+        if !self.last_is_marker {
+            self.newest_batch = seq;
+        }
         self.open_entries = 0;
         self.memory_bytes += disk_len;
         self.unreleased_bytes += disk_len;
@@ -471,9 +486,9 @@ impl Journal {
         }
     }
 
-    /// No room, and the disk has none for a first file.
+    /// The disk has no room for the first two files: with one alone, what it holds could never be released.
     pub(super) fn is_starved(&self) -> bool {
-        self.disk_full && self.slots.is_empty()
+        self.disk_full && self.slots.len() < 2
     }
 
     fn submit(&mut self, out: &mut Outbox, seq: u64, file: FileId, offset: u64, bytes: Slice) {
@@ -491,7 +506,9 @@ impl Journal {
 
     fn write_marker(&mut self, now: Now, out: &mut Outbox) {
         let idle = self.open_entries == 0 && self.sealed.is_empty() && self.commits.is_empty();
-        if !idle || self.last_is_marker || self.announced == self.durable {
+        let untold_frames = !self.last_is_marker && self.announced < self.durable;
+        let untold_checkpoint = self.announced_checkpoint < self.checkpoint && !self.closing;
+        if !idle || !(untold_frames || untold_checkpoint) {
             self.marker_due_ns = None;
             return;
         }
@@ -505,9 +522,10 @@ impl Journal {
             return;
         }
         self.marker_due_ns = None;
-        if left < BLOCK as u64 {
-            // No room for it in this file, and a whole new one is too much: the next frame will tell.
+        if left < BLOCK as u64 && self.ready.is_empty() {
+            // No room for it in any file: the next frame will tell.
             self.last_is_marker = true;
+            self.announced_checkpoint = self.checkpoint;
             return;
         }
         if self.writer.as_ref().is_some_and(|w| w.room() < BLOCK) {
@@ -554,6 +572,17 @@ impl Journal {
         FrameSeq(self.durable)
     }
 
+    /// Nothing is appended any more: the checkpoint that is written last is not vouched for, since a frame behind its
+    /// cut would outlive a clean end.
+    pub(super) fn close(&mut self) {
+        self.closing = true;
+    }
+
+    /// The shard's checkpoint of this generation is durable: what is written next vouches for it.
+    pub(super) fn checkpointed(&mut self, generation: u64) {
+        self.checkpoint = generation;
+    }
+
     /// Frames up to `cut` are in segments and a checkpoint: their files can be used again.
     pub(super) fn release(&mut self, out: &mut Outbox, cut: u64) {
         let from = self.frames.front().map_or(0, |frame| frame.seq);
@@ -580,6 +609,11 @@ impl Journal {
         }
         self.memory_bytes -= front.bytes.len() as u64;
         self.frames.pop_front()
+    }
+
+    /// Whether a sealed frame with batches is not released; a marker needs no round.
+    pub(super) fn holds_batches(&self) -> bool {
+        self.newest_batch > self.released
     }
 
     /// Bytes of frames that are not released.

@@ -527,6 +527,7 @@ impl Core {
     pub fn shutdown(&mut self, _now: Now) {
         if self.state == State::Running {
             self.state = State::Draining;
+            self.journal.close();
         }
     }
 

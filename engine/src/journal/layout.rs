@@ -124,7 +124,9 @@ pub struct FrameHeader {
     payload_crc: U32,
     /// `header_crc` of the frame before, 0 for a run's first.
     previous_crc: U32,
-    reserved: [u8; 16],
+    /// Generation of the shard's newest checkpoint that was durable when this one was sealed; 0 before the first.
+    checkpoint: U64,
+    reserved: [u8; 8],
 }
 
 const _: () = assert!(size_of::<FrameHeader>() == 64);
@@ -139,6 +141,7 @@ impl FrameHeader {
         incarnation: Incarnation,
         seq: FrameSeq,
         durable: FrameSeq,
+        checkpoint: u64,
         previous_crc: u32,
         entry_count: u32,
         payload: &[u8],
@@ -153,7 +156,8 @@ impl FrameHeader {
             entry_count: entry_count.into(),
             payload_crc: crc32(payload).into(),
             previous_crc: previous_crc.into(),
-            reserved: [0; 16],
+            checkpoint: checkpoint.into(),
+            reserved: [0; 8],
         };
         header.header_crc = header.compute_crc().into();
         header
@@ -187,6 +191,12 @@ impl FrameHeader {
     #[must_use]
     pub fn durable_seq(&self) -> FrameSeq {
         FrameSeq(self.durable_seq.get())
+    }
+
+    /// Generation of the shard's newest checkpoint known durable when this one was sealed; 0 for none.
+    #[must_use]
+    pub fn checkpoint(&self) -> u64 {
+        self.checkpoint.get()
     }
 
     /// Bytes of payload.
@@ -309,6 +319,7 @@ mod tests {
             Incarnation::new(7, 8),
             FrameSeq(5),
             FrameSeq(4),
+            3,
             99,
             1,
             b"payload",
@@ -337,6 +348,7 @@ mod tests {
                 Incarnation::new(1, uses),
                 FrameSeq(5),
                 FrameSeq(4),
+                0,
                 0,
                 1,
                 b"same",

@@ -36,6 +36,8 @@ pub(super) struct Replayed {
 pub(super) struct ShardJournal {
     files: Vec<File>,
     frames: Vec<Found>,
+    /// Generation of the newest checkpoint that an intact frame says was durable.
+    checkpoint: u64,
 }
 
 impl ShardJournal {
@@ -55,6 +57,7 @@ impl ShardJournal {
         let mut good: BTreeMap<u64, Found> = BTreeMap::new();
         let mut vouched = FrameSeq(0);
         let mut bad = Vec::new();
+        let mut checkpoint = 0;
         for (number, file) in files.iter().enumerate() {
             let Some(header) = FileHeader::read(&file.bytes) else {
                 refuse_headless(number, file, run, cut)?;
@@ -73,6 +76,9 @@ impl ShardJournal {
             scan_file(number, file, incarnation, &mut |found| match found {
                 Ok(found) => {
                     vouched = vouched.max(found.header.durable_seq());
+                    if found.header.incarnation().run() == run.run {
+                        checkpoint = checkpoint.max(found.header.checkpoint());
+                    }
                     good.insert(found.header.seq().0, found);
                 }
                 Err((at, header)) => bad.push((number, at, header)),
@@ -96,7 +102,16 @@ impl ShardJournal {
                 )));
             }
         }
-        Ok(Self { files, frames })
+        Ok(Self {
+            files,
+            frames,
+            checkpoint,
+        })
+    }
+
+    /// Generation of the newest checkpoint of the shard that something durable says was durable; 0 for none.
+    pub(super) fn checkpoint(&self) -> u64 {
+        self.checkpoint
     }
 
     /// Frames that count.

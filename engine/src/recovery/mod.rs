@@ -13,8 +13,8 @@ use crate::core::{LogConfig, Mutations};
 use crate::disk::{Disk, DiskError, OpenMode};
 use crate::id::{FrameSeq, PartitionKey};
 use crate::store::{
-    CheckpointHeader, Epochs, OwnedRecord, Producers, StoredLog, TOPICS, journal_dir,
-    journal_file_parse, partition_dir, shard_dir,
+    CheckpointHeader, Epochs, OwnedRecord, Producers, StoredLog, TOPICS, checkpoint_path,
+    journal_dir, journal_file_parse, partition_dir, shard_dir,
 };
 
 use checkpoints::{load_merged, load_shard, write_merged};
@@ -156,11 +156,13 @@ pub fn recover(
         for shard in 0..header.shards() {
             let checkpoint = load_shard(disk, shard, run)?;
             let cut = checkpoint.as_ref().map_or(FrameSeq(0), |c| c.header.cut());
+            let generation = checkpoint.as_ref().map_or(0, |c| c.header.generation());
             unclean |= !checkpoint.as_ref().is_some_and(|c| c.header.is_clean());
             if let Some(checkpoint) = checkpoint {
                 records.extend(checkpoint.records);
             }
             let journal = ShardJournal::read(disk, shard, run, cut, &options)?;
+            refuse_older(shard, generation, journal.checkpoint())?;
             frames += journal.frame_count();
             journals.push(journal);
         }
@@ -256,6 +258,24 @@ fn states(
         )
     };
     catalog.iter().map(state).collect()
+}
+
+/// An older checkpoint knows less than was promised: segments that retention has removed since, and records that a
+/// user has deleted, would be back.
+fn refuse_older(shard: u32, found: u64, vouched: u64) -> Result<(), RecoveryError> {
+    if found >= vouched {
+        return Ok(());
+    }
+    Err(RecoveryError::Damaged(format!(
+        "{}, {}: generation {vouched} had been written, and {} is damaged; nothing was changed: restore the data \
+         directory from a backup",
+        checkpoint_path(shard, 0),
+        checkpoint_path(shard, 1),
+        match found {
+            0 => "each of them".to_owned(),
+            found => format!("the one that is newer than generation {found}"),
+        }
+    )))
 }
 
 /// A checkpoint knows producers up to an offset that was durable. A log that ends before it has lost batches, and

@@ -56,6 +56,7 @@ impl World {
             1 if self.plan.topics_change => self.delete_topic(),
             2 => self.change_config(),
             3 => self.change_capacity(),
+            4 if self.plan.records_deleted => self.delete_records(),
             _ => {}
         }
         if self.rng.percent(self.plan.idle_percent * 3) && !self.auditing {
@@ -144,6 +145,41 @@ impl World {
         self.shards[model.shard as usize]
             .core
             .set_config(model.part, config);
+    }
+
+    /// A user lets a log begin later: inside a batch, at its end, or, which is refused, behind it.
+    fn delete_records(&mut self) {
+        let Some(key) = self.some_key() else { return };
+        let Some(model) = self.models.get_mut(&key) else {
+            return;
+        };
+        let core = &mut self.shards[model.shard as usize].core;
+        let Some(offsets) = core.offsets(model.part) else {
+            return;
+        };
+        let (start, end) = (offsets.log_start, offsets.high_watermark);
+        let offset = match self.rng.below(10) {
+            0 => end + 1,
+            1 | 2 => end,
+            _ => start + self.rng.below((end - start) as u64 / 2 + 1) as i64,
+        };
+        let result = core.delete_records(model.part, offset);
+        let numbers = [
+            u64::from(model.shard),
+            offset as u64,
+            u64::from(result.is_ok()),
+        ];
+        self.trace.note("delete-records", numbers, || {
+            format!("{key:?} below {offset}: {result:?}")
+        });
+        assert_eq!(
+            result.is_ok(),
+            offset <= end,
+            "invariant: {key:?} may begin anywhere up to {end}: {result:?}"
+        );
+        if result.is_ok() {
+            model.deleting(offset);
+        }
     }
 
     /// The disk fills up, or gets room again.

@@ -65,13 +65,13 @@ impl World {
         let Some(offsets) = core.offsets(model.part) else {
             panic!("invariant: {key:?} is gone");
         };
-        model.check_offsets(self.now, offsets);
+        model.check_offsets(self.now, offsets, core.stats().rounds);
     }
 }
 
 impl PartitionModel {
     /// Holds the core's offsets against what was accepted and what is durable.
-    fn check_offsets(&mut self, now: Now, offsets: LogOffsets) {
+    fn check_offsets(&mut self, now: Now, offsets: LogOffsets, generation: u64) {
         let LogOffsets {
             log_start,
             high_watermark,
@@ -104,11 +104,11 @@ impl PartitionModel {
         self.leader_epoch = leader_epoch;
         if log_start != self.log_start {
             self.check_retention(now, log_start);
-            self.log_start = log_start;
+            self.begins_at(log_start, generation);
         }
     }
 
-    /// The log start moved: every batch that went was too old, or the log too large even without it.
+    /// The log start moved: every batch that went was to be deleted, or too old, or the log too large even without it.
     fn check_retention(&self, now: Now, log_start: i64) {
         assert!(
             log_start > self.log_start,
@@ -125,6 +125,7 @@ impl PartitionModel {
             settings()
                 .any(|c| c.retention_ms >= 0 && e.max_timestamp() < now.wall_ms - c.retention_ms)
         };
+        let deleted_to = self.deletions.last().copied().unwrap_or(0);
         let gone = &self.entries[self.entry_at(self.log_start)..self.entry_at(log_start)];
         // Segment by segment: one that went by size may be followed by one that went by age, as when Kafka's
         // cleaner looks at one and then at the other. So size is asked behind each batch, not at the new start.
@@ -132,7 +133,9 @@ impl PartitionModel {
         for entry in gone {
             behind_bytes -= entry.bytes.len() as u64;
             assert!(
-                too_old(entry) || limit_bytes.is_some_and(|limit| behind_bytes >= limit),
+                entry.end() <= deleted_to
+                    || too_old(entry)
+                    || limit_bytes.is_some_and(|limit| behind_bytes >= limit),
                 "invariant: retention of {:?} took offset {} too early ({:?})",
                 self.key,
                 entry.base_offset,
@@ -140,7 +143,8 @@ impl PartitionModel {
             );
         }
         assert!(
-            gone.last().is_none_or(|e| e.end() == log_start),
+            gone.last().is_some_and(|e| e.end() == log_start)
+                || self.deletions.contains(&log_start),
             "invariant: log start {log_start} of {:?} is inside a batch",
             self.key
         );

@@ -91,7 +91,14 @@ impl World {
         }
         let spec = self.draw_spec(index);
         let core = &mut self.shards[shard as usize].core;
+        let below = core
+            .offsets(part)
+            .is_some_and(|o| spec.offset < o.log_start);
         let reply = core.fetch(self.now, part, spec);
+        assert!(
+            !below || matches!(reply, Err(FetchError::OutOfRange { .. })),
+            "invariant: deleted records are served: {spec:?} of {key:?}"
+        );
         let numbers = [
             u64::from(shard),
             spec.offset as u64,
@@ -367,13 +374,14 @@ impl World {
             entry.timestamps[self.rng.index(entry.timestamps.len())] + self.rng.pick(&[-1, 0, 1])
         };
         let expected = model.find_time(model.log_start, model.high_watermark, timestamp_ms);
-        let (shard, part) = (model.shard, model.part);
+        let (shard, part, log_start) = (model.shard, model.part, model.log_start);
         let reply = self.shards[shard as usize]
             .core
             .offset_for_time(self.now, part, timestamp_ms);
         let query = TimeQuery {
             key,
             timestamp_ms,
+            log_start,
             expected,
             since_ns: self.now.mono_ns,
         };
@@ -422,10 +430,11 @@ impl World {
             }
             Err(FetchError::UnknownPartition) => assert!(model.deleted, "invariant: {query:?}"),
             Err(FetchError::Busy) => {}
-            // Retention was faster.
+            // Retention, or a deletion, was faster.
             Err(FetchError::OutOfRange {
                 log_start_offset, ..
-            }) if query.expected.is_none_or(|e| e.offset < log_start_offset) => {}
+            }) if log_start_offset > query.log_start
+                || query.expected.is_none_or(|e| e.offset < log_start_offset) => {}
             Err(FetchError::Disk(_) | FetchError::Damaged { .. }) if self.flipped => {}
             Err(FetchError::Disk(_)) => assert!(self.faulty, "invariant: {query:?}: {result:?}"),
             Err(error) => panic!("invariant: {query:?}: {error}"),

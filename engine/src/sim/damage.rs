@@ -9,6 +9,15 @@ use crate::disk::EntryKind;
 use crate::id::FrameSeq;
 use crate::journal::{FileHeader, scan_block};
 
+/// What damage to one shard must not take unnoticed.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Vouched {
+    /// The newest frame that is known to have been durable.
+    pub(super) frame: FrameSeq,
+    /// The newest checkpoint's generation.
+    pub(super) checkpoint: u64,
+}
+
 impl World {
     /// Flips a bit in a journal, a shard's checkpoint or the merged checkpoint of a stopped process, often in a
     /// header.
@@ -36,7 +45,7 @@ impl World {
         if files.is_empty() {
             return;
         }
-        self.vouched = self.vouched_frames();
+        self.vouched = self.vouched();
         let (path, used) = &files[self.rng.index(files.len())];
         let header = used.partition_point(|&at| at < 64).max(1);
         let among = if self.rng.percent(30) {
@@ -52,17 +61,17 @@ impl World {
         self.flipped = self.disk.flip_bit(path, at, bit).is_ok();
     }
 
-    /// For each shard of the last run, the newest frame that something durable says was durable: a later frame, a
-    /// marker, or a file that was used again. A damaged frame behind it looks like one that a crash cut short, and
+    /// For each shard of the last run, what something durable says was durable: the newest frame, by a later frame, a
+    /// marker, or a file that was used again; and the newest checkpoint, by a frame. A damaged frame behind it looks like one that a crash cut short, and
     /// goes, as FORMAT.md says.
-    fn vouched_frames(&self) -> BTreeMap<u32, FrameSeq> {
+    fn vouched(&self) -> BTreeMap<u32, Vouched> {
         let mut vouched = BTreeMap::new();
         let Some(run) = self.last_run else {
             return vouched;
         };
         for shard in 0..4 {
             let dir = format!("shard-{shard}/journal");
-            let newest: &mut FrameSeq = vouched.entry(shard).or_default();
+            let newest: &mut Vouched = vouched.entry(shard).or_default();
             for (name, _) in self.disk.tree.list(&dir).unwrap_or_default() {
                 let bytes = self.disk.contents(&format!("{dir}/{name}"));
                 let bytes = bytes.unwrap_or_default();
@@ -72,12 +81,13 @@ impl World {
                 if header.incarnation().run() != run.run {
                     continue;
                 }
-                *newest = header.released().max(*newest);
+                newest.frame = header.released().max(newest.frame);
                 let mut at = BLOCK;
                 while at + BLOCK <= bytes.len() {
                     let frame = scan_block(&bytes[at..], Some(header.incarnation()));
                     if let Ok(frame) = frame {
-                        *newest = frame.header.durable_seq().max(*newest);
+                        newest.frame = frame.header.durable_seq().max(newest.frame);
+                        newest.checkpoint = frame.header.checkpoint().max(newest.checkpoint);
                     }
                     at += frame.map_or(BLOCK, |frame| frame.disk_len);
                 }

@@ -114,7 +114,8 @@ pub(super) const READ_ONLY: DiskError = DiskError(30);
 pub struct SimDisk {
     pub(super) tree: Tree,
     pub(super) rng: Rng,
-    config: DiskConfig,
+    /// How long operations that begin now take.
+    pub config: DiskConfig,
     /// What goes wrong from now on.
     pub faults: Faults,
     pub(super) flights: BTreeMap<(u64, u64), Flight>,

@@ -206,7 +206,9 @@ impl World {
             let model = self.models.entry(key).or_insert_with(new);
             // Without damage, whatever was durable counts.
             let vouched = self.vouched.get(&model.shard).copied();
-            let (last_kept, first_lost) = model.restarted(offsets.log_end, vouched);
+            let (last_kept, first_lost) =
+                model.restarted(offsets.log_end, vouched.map(|v| v.frame));
+            model.restarted_log_start(offsets.log_start, vouched.map(|v| v.checkpoint));
             if let Some(frame) = last_kept {
                 let newest = kept.entry(model.shard).or_default();
                 *newest = frame.max(*newest);
@@ -216,10 +218,6 @@ impl World {
                 *oldest = frame.min(*oldest);
             }
             (model.shard, model.part) = (shard, part);
-            if self.stopped != Stopped::Clean {
-                // A removal that no checkpoint covered is undone.
-                model.log_start = model.log_start.min(offsets.log_start);
-            }
             self.touched.insert(key);
         }
         for (shard, newest) in kept {
@@ -373,6 +371,14 @@ impl World {
                 model.entries.len(),
                 "invariant: {:?} shut down with batches that are not durable",
                 model.key
+            );
+            let clean = self.shards[model.shard as usize].core.ended_clean();
+            assert!(
+                model.log_start >= model.deleted_to || !clean,
+                "invariant: {:?} shut down with records that were to be deleted: it begins at {}, not {}",
+                model.key,
+                model.log_start,
+                model.deleted_to
             );
         }
         self.draining = false;

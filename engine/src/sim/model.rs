@@ -1,6 +1,6 @@
 //! What a partition's log must hold, by what was asked of it and answered.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
 use super::traffic::Sent;
@@ -65,6 +65,12 @@ pub(super) struct PartitionModel {
     pub(super) durable: usize,
     /// Last seen log start.
     pub(super) log_start: i64,
+    /// Generation of the shard's checkpoint when it was first seen; 0 is the one that the run began with.
+    log_start_generation: u64,
+    /// Where the log was asked to begin (DeleteRecords), ever.
+    pub(super) deletions: BTreeSet<i64>,
+    /// The furthest of them in this life.
+    pub(super) deleted_to: i64,
     /// Last seen high watermark.
     pub(super) high_watermark: i64,
     pub(super) leader_epoch: i32,
@@ -84,6 +90,9 @@ impl PartitionModel {
             entries: Vec::new(),
             durable: 0,
             log_start: 0,
+            log_start_generation: 0,
+            deletions: BTreeSet::new(),
+            deleted_to: 0,
             high_watermark: 0,
             leader_epoch: 0,
             deleted: false,
@@ -293,6 +302,33 @@ impl PartitionModel {
         frames
     }
 
+    /// A restart found the log beginning at `log_start`: never before where it was seen to begin. Damage may undo only a
+    /// checkpoint later than generation `vouched`.
+    pub(super) fn restarted_log_start(&mut self, log_start: i64, vouched: Option<u64>) {
+        let promised = vouched.is_none_or(|vouched| self.log_start_generation <= vouched);
+        assert!(
+            log_start >= self.log_start || !promised,
+            "invariant: {:?} begins at {log_start} again, it began at {}",
+            self.key,
+            self.log_start
+        );
+        self.log_start = self.log_start.min(log_start);
+        self.log_start_generation = 0;
+        self.deleted_to = 0;
+    }
+
+    /// The core will let the log begin at `offset`.
+    pub(super) fn deleting(&mut self, offset: i64) {
+        self.deletions.insert(offset);
+        self.deleted_to = self.deleted_to.max(offset);
+    }
+
+    /// The log begins at `offset`, as the checkpoint of this generation says.
+    pub(super) fn begins_at(&mut self, offset: i64, generation: u64) {
+        self.log_start = offset;
+        self.log_start_generation = generation;
+    }
+
     /// The first record from `log_start` up to `end` whose time stamp is at least `timestamp_ms`.
     pub(super) fn find_time(
         &self,
@@ -303,7 +339,9 @@ impl PartitionModel {
         let entries = self.entries[self.entry_at(log_start)..].iter();
         let readable = entries.take_while(|e| e.end() <= end);
         let mut found = readable.filter_map(|e| {
-            let record = e.timestamps.iter().position(|&t| t >= timestamp_ms)?;
+            let there = |at: usize| e.base_offset + at as i64 >= log_start;
+            let mut records = e.timestamps.iter().enumerate();
+            let (record, _) = records.find(|&(at, &t)| t >= timestamp_ms && there(at))?;
             Some(TimedOffset {
                 offset: e.base_offset + record as i64,
                 timestamp_ms: e.timestamps[record],

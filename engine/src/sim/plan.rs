@@ -41,6 +41,8 @@ pub(super) struct Plan {
     pub(super) lives: Vec<Life>,
     pub(super) partitions_max: usize,
     pub(super) topics_change: bool,
+    /// Users delete records.
+    pub(super) records_deleted: bool,
     pub(super) producers: usize,
     pub(super) consumers: usize,
     pub(super) max_batch_bytes: usize,
@@ -84,6 +86,7 @@ impl Plan {
                 .collect(),
             partitions_max: rng.pick(&[1, 2, 4, 12, 40]),
             topics_change: rng.percent(50),
+            records_deleted: rng.percent(50),
             producers: rng.between(1, 8) as usize,
             consumers: rng.between(0, 6) as usize,
             max_batch_bytes,

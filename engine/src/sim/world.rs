@@ -5,6 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::consumer::Consumer;
+use super::damage::Vouched;
 use super::disk::SimDisk;
 use super::model::PartitionModel;
 use super::plan::Plan;
@@ -56,7 +57,9 @@ pub(super) struct Shard {
 pub(super) struct TimeQuery {
     pub(super) key: PartitionKey,
     pub(super) timestamp_ms: i64,
-    /// The right answer when it was asked.
+    /// Where the log began when it was asked.
+    pub(super) log_start: i64,
+    /// The right answer then.
     pub(super) expected: Option<TimedOffset>,
     pub(super) since_ns: u64,
 }
@@ -97,8 +100,8 @@ pub(super) struct World {
     pub(super) disturbed: bool,
     /// A bit was flipped on the device: recovery may find it.
     pub(super) flipped: bool,
-    /// For each shard, the newest frame that damage must not take unnoticed.
-    pub(super) vouched: BTreeMap<u32, FrameSeq>,
+    /// For each shard, what damage must not take unnoticed.
+    pub(super) vouched: BTreeMap<u32, Vouched>,
     /// Calls of the last whole recovery: where the next one may crash.
     pub(super) recovery_calls: u64,
     pub(super) summary: Summary,

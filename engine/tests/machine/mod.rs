@@ -4,9 +4,8 @@
 
 use ringlog_engine::batch::{BatchBuilder, NewRecord};
 use ringlog_engine::core::{Core, CoreConfig, Durability, Inspect, LogConfig, Mutations};
-use ringlog_engine::disk::Disk;
 use ringlog_engine::id::{Now, Part, PartitionKey, TopicId};
-use ringlog_engine::recovery::RunInfo;
+use ringlog_engine::recovery::{PartitionMeta, RecoveryError, RecoveryOptions, recover};
 use ringlog_engine::sim::{DiskConfig, Rng, SimDisk};
 
 /// A core with two journal files of 64 KiB.
@@ -44,35 +43,52 @@ pub fn record_batch(now: Now, bytes: usize) -> Vec<u8> {
 
 pub const SECOND_NS: u64 = 1_000_000_000;
 
+fn key(partition: i32) -> PartitionKey {
+    PartitionKey {
+        topic: TopicId([7; 16]),
+        partition,
+    }
+}
+
+fn start(disk: &mut SimDisk, catalog: &[PartitionMeta], now: Now) -> Result<Core, RecoveryError> {
+    let options = RecoveryOptions {
+        shards: 1,
+        journal_file_len: core_config().journal_file_len(),
+        new_dir_id: [1; 16],
+        now_ms: now.wall_ms,
+        mutations: Mutations::default(),
+    };
+    let recovered = recover(&mut disk.blocking(None), catalog, options)?;
+    let config = CoreConfig {
+        existing_journals: recovered.existing_journals(0),
+        ..core_config()
+    };
+    Ok(Core::new(config, recovered.run, recovered.partitions, now))
+}
+
 /// One shard without a server, driven step by step.
 pub struct Machine {
     pub disk: SimDisk,
     pub core: Core,
     pub now: Now,
+    catalog: Vec<PartitionMeta>,
     /// Turns in a row that were due at once and did nothing.
     idle_turns: u32,
     pub idle_turns_max: u32,
 }
 
 impl Machine {
+    /// A machine with an empty disk.
     pub fn new(config: DiskConfig) -> Self {
         let mut disk = SimDisk::new(Rng::new(1), config);
-        let mut blocking = disk.blocking(None);
-        for dir in ["topics", "shard-0", "shard-0/journal"] {
-            blocking.create_dir(dir).unwrap();
-        }
         let now = Now {
             mono_ns: SECOND_NS,
             wall_ms: 1_700_000_000_000,
         };
-        let run = RunInfo {
-            run: 1,
-            leader_epoch: 0,
-            dir_id: [1; 16],
-        };
         Self {
-            core: Core::new(core_config(), run, Vec::new(), now),
+            core: start(&mut disk, &[], now).unwrap(),
             disk,
+            catalog: Vec::new(),
             now,
             idle_turns: 0,
             idle_turns_max: 0,
@@ -80,15 +96,32 @@ impl Machine {
     }
 
     pub fn partition(&mut self, number: i32, retention_ms: i64) -> Part {
-        let key = PartitionKey {
-            topic: TopicId([7; 16]),
-            partition: number,
+        let meta = PartitionMeta {
+            key: key(number),
+            topic_name: "logs".to_owned(),
+            config: LogConfig {
+                retention_ms,
+                ..LogConfig::default()
+            },
         };
-        let config = LogConfig {
-            retention_ms,
-            ..LogConfig::default()
-        };
-        self.core.create_partition(self.now, key, "logs", config)
+        self.catalog.push(meta.clone());
+        self.core
+            .create_partition(self.now, meta.key, &meta.topic_name, meta.config)
+    }
+
+    pub fn part(&self, number: i32) -> Part {
+        self.core.lookup(key(number)).unwrap()
+    }
+
+    /// Starts again over what the disk holds.
+    pub fn restart(&mut self) -> Result<(), RecoveryError> {
+        self.core = start(&mut self.disk, &self.catalog, self.now)?;
+        Ok(())
+    }
+
+    /// Flips a bit in the body of a checkpoint.
+    pub fn damage(&mut self, path: &str) {
+        self.disk.flip_bit(path, 4096 + 20, 1).unwrap();
     }
 
     /// Appends one record as soon as there is room.
@@ -102,7 +135,9 @@ impl Machine {
     /// Goes to whatever is due next, as a driver does.
     pub fn turn(&mut self) {
         let due = [self.disk.next_due_ns(), self.core.deadline_ns()];
-        let due = due.into_iter().flatten().min().unwrap();
+        // A core that is finished waits for nothing.
+        let due = due.into_iter().flatten().min();
+        let due = due.unwrap_or(self.now.mono_ns + SECOND_NS);
         let at_once = due <= self.now.mono_ns;
         let passed_ns = due.saturating_sub(self.now.mono_ns).max(1_000);
         self.now.mono_ns += passed_ns;

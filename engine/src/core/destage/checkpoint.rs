@@ -180,6 +180,7 @@ impl Core {
         self.destage.final_done = self.destage.clean;
         self.destage.ended_clean = self.destage.clean;
         self.destage.last_round = (self.destage.begun_bytes, self.journal.backlog_bytes());
+        self.journal.checkpointed(self.destage.generation);
         self.journal.release(&mut self.out, self.destage.cut);
         self.storage_full = false;
         self.room_changed = true;

@@ -28,7 +28,8 @@ impl Core {
         let draining = self.state == State::Draining && self.journal.is_quiet();
         draining
             || self.destage.forced
-            || backlog > 0 && (backlog >= self.destage.due_bytes(room) || self.journal.is_short())
+            || self.journal.holds_batches()
+                && (backlog >= self.destage.due_bytes(room) || self.journal.is_short())
             || self
                 .destage
                 .oldest_ns
