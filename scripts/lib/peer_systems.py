@@ -1,16 +1,13 @@
 """The systems that scripts/peers measures, and what they have in common."""
 
 import re
-import shutil
-import time
 
-import bench_host as host
 import install
 import kafka
 from bench_sides import Kafka, Load, Ringlog
 from broker import build
 from peer_tool import rate
-from process import LeftOut
+from process import run
 
 BATCHED = ("--batch-bytes", 65536, "--connections", 4, "--in-flight", 5)
 SINGLE = ("--batch-records", 1, "--connections", 64)
@@ -44,6 +41,10 @@ class System:
 
     def cases(self):
         """Its cases."""
+
+    def warm_up(self, cases):
+        """The cases that its brokers are warmed up with before the first window, in order."""
+        return cases
 
     def pids(self):
         """Its brokers' processes."""
@@ -105,6 +106,9 @@ class RinglogSystem(KafkaProtocol):
             self.sides[durable] = side
             side.start("--durability", mode)
 
+    def warm_up(self, cases):
+        return []
+
     def cases(self):
         return self.load_cases(lambda durable: " ".join(map(str, self.sides[durable].options)))
 
@@ -137,6 +141,9 @@ class KafkaSystem(KafkaProtocol):
         own = [Case("its own tool: batches of 64 KiB", durable, settings(durable), tool, self._own(durable)) for durable in (True, False)]
         return [*self.load_cases(settings), *own]
 
+    def warm_up(self, cases):
+        return [case for case in cases if not case.tool.startswith("ringlog-load")]
+
     def _own(self, durable):
         def body(size, seconds):
             self.topics += 1
@@ -156,8 +163,6 @@ class KafkaSystem(KafkaProtocol):
         return body
 
     def _topic(self, bootstrap, *words):
-        from process import run
-
         run(kafka.command("org.apache.kafka.tools.TopicCommand", "--bootstrap-server", bootstrap, *words),
             self.run.folder / "kafka-tool.log", timeout_s=60)
 

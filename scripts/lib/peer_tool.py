@@ -7,6 +7,8 @@ import time
 import bench_host as host
 from process import Failure, last_line, start, stop
 
+# Beyond what a window takes: a tool that prints other lines for ever is no result.
+SLACK_S = 90
 # Several seconds for a JVM to start and to connect.
 FIRST_LINE_LIMIT_S = 60
 
@@ -41,6 +43,7 @@ class Lines:
         """Ends the tool."""
         code = stop(self.process, grace_s=5)
         self._reader.join(10)
+        self.process.stdout.close()
         return code
 
 
@@ -49,12 +52,15 @@ def rate(command, log, cores, pattern, warmup_s, seconds, interval_s, env=None):
     least `warmup_s` after the first line, until their intervals make up `seconds`. The tool is stopped then."""
     tool = Lines(command, log, cores, env)
     values, first = [], None
+    deadline = time.monotonic() + warmup_s + seconds + 3 * interval_s + SLACK_S
     try:
         while len(values) * interval_s < seconds - 0.01:
             found = tool.next(FIRST_LINE_LIMIT_S if first is None else 10 + 3 * interval_s)
             if found is None:
                 raise Failure(f"the tool ended by itself: {last_line(log)}")
             at, line = found
+            if at > deadline:
+                raise Failure(f"the tool did not come to a rate: {last_line(log)}")
             match = pattern.search(line)
             if not match:
                 continue

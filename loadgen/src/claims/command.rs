@@ -13,7 +13,7 @@ use super::lab::{Lab, check_space};
 use super::record::{self, Identity, Journal};
 use super::report::{self, Results};
 use super::runner::{self, Planned};
-use super::{ClaimsError, catalog};
+use super::{ClaimsError, catalog, peers};
 
 /// Most log files taken from /var/log.
 const LOGS_MAX: usize = 4;
@@ -45,6 +45,9 @@ pub struct ClaimsCommand {
     /// Files with real log lines (repeatable) [default: text files of /var/log]
     #[arg(long, value_name = "FILE")]
     logs: Vec<PathBuf>,
+    /// Figures of other brokers on this host, by `scripts/peers measure`, for C5, C6, C11 and C15
+    #[arg(long, value_name = "FILE")]
+    peers: Option<PathBuf>,
     /// Print the plan with its time and space, and measure nothing
     #[arg(long)]
     plan: bool,
@@ -61,6 +64,7 @@ pub fn run(command: &ClaimsCommand) -> Result<String, ClaimsError> {
     if let [a, b] = command.compare.as_slice() {
         return report::compare(&report::load(a)?, &report::load(b)?);
     }
+    let peers = command.peers.as_deref().map(peers::load).transpose()?;
     let claims = catalog::all();
     let wanted = wanted(&command.only, &claims)?;
     let scale = match (command.tiny, command.quick) {
@@ -99,7 +103,8 @@ pub fn run(command: &ClaimsCommand) -> Result<String, ClaimsError> {
     let mut journal = Journal::open(&command.out, &identity)?;
     eprintln!("{}", estimate(command, &planned, Some(&journal)));
     let results = runner::run(&planned, &lab, &mut journal)?;
-    let results = Results::new(&identity, host, results, catalog::unbuilt());
+    let mut results = Results::new(&identity, host, results, catalog::unbuilt());
+    peers::apply(&mut results.claims, peers.as_ref());
     report::write(&command.out, &results)?;
     Ok(format!(
         "{}\nreport: {}",

@@ -10,6 +10,7 @@ pub mod host;
 pub mod lab;
 pub mod look_up;
 pub mod outcome;
+pub mod peers;
 pub mod plan;
 pub mod quiet;
 pub mod record;

