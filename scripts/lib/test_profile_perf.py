@@ -1,9 +1,12 @@
 """Tests of what scripts/flamegraph and scripts/perf-report make of perf's words: python3 -m unittest discover scripts/lib."""
 
+import os
 import unittest
+from unittest import mock
 
 import perf_report
 import profile_perf
+from process import Failure
 
 # What `perf stat -x ,` printed of a server; the second event is one that the kernel does not have.
 COUNTS = """53890,,raw_syscalls:sys_enter,10003012,100.00,,
@@ -28,6 +31,11 @@ class Refusals(unittest.TestCase):
         text = profile_perf.refused("perf record", "Error:\nAccess to performance monitoring and observability operations is limited.\n")
         self.assertIn("sysctl kernel.perf_event_paranoid=-1", text)
         self.assertEqual(len(text.splitlines()), 1)
+
+    def test_without_perf_one_line_says_how_to_get_it(self):
+        with mock.patch.dict(os.environ, {"PATH": ""}), self.assertRaisesRegex(Failure, "apt install linux-perf") as raised:
+            profile_perf.perf()
+        self.assertEqual(len(str(raised.exception).splitlines()), 1)
 
     def test_anything_else_is_told_as_it_is(self):
         self.assertEqual(profile_perf.refused("perf script", "x\nno such file\n"), "perf script failed: no such file")

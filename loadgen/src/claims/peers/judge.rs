@@ -156,7 +156,7 @@ fn documents_figures(conclusion: &mut Conclusion, peers: &Peers) {
     }
     if findings.len() == DOCUMENTS.len() {
         conclusion.verdict = verdict::all(findings.iter().map(|finding| finding.verdict));
-        let said: Vec<String> = findings.iter().map(|f| said(f)).collect();
+        let said: Vec<String> = findings.iter().map(said).collect();
         conclusion.why = format!(
             "messages/s of {SMALL_BYTES} B, each system at its best on this host, one half of the cores for the broker: {}; \
              the documents name no hardware, size or durability",
