@@ -21,7 +21,7 @@ from process import Failure, LeftOut
 SCHEMA = 1
 SYSTEMS = {"ringlog": RinglogSystem, "kafka": KafkaSystem, "rocketmq": RocketMq, "rabbitmq": RabbitMq, "activemq": ActiveMq}
 # What makes two runs repetitions of one entry.
-KEY = ("group", "system", "version", "tool", "shape", "settings", "durable", "record_bytes")
+KEY = ("group", "system", "version", "tool", "shape", "settings", "durable", "record_bytes", "warmup_s", "seconds")
 CONFIRM_BYTES = 1024
 
 
@@ -38,8 +38,8 @@ class Run:
 class Measure:
     """One call of the command."""
 
-    def __init__(self, args, folder):
-        self.args, self.run = args, Run(args, folder)
+    def __init__(self, args, folder, keep):
+        self.args, self.run, self.keep = args, Run(args, folder), keep
         self.left_out, self.results = [], []
 
     def leave_out(self, system, reason):
@@ -48,6 +48,7 @@ class Measure:
         if entry not in self.left_out:
             self.left_out.append(entry)
             say(f"left out: {system.name}: {reason}\n  to get it: {system.how_to_install}")
+            self.keep(self)
 
     def measure(self):
         """Installs, starts, warms up, measures in turns, stops."""
@@ -100,8 +101,9 @@ class Measure:
         self.results.append({
             "group": "confirms" if self.args.confirms else "throughput", "system": system.name, "version": system.version,
             "tool": case.tool, "shape": case.shape, "settings": case.settings, "durable": case.durable, "record_bytes": size,
-            "messages_per_s": rate, "idle_peers_share": max(0.0, cpu(others) - before) / elapsed, "steal_share": (steal() - stolen) / elapsed,
+            "warmup_s": self.run.warmup, "seconds": self.run.seconds, "messages_per_s": rate, "idle_peers_share": max(0.0, cpu(others) - before) / elapsed, "steal_share": (steal() - stolen) / elapsed,
         })
+        self.keep(self)
         durability = "durable" if case.durable else "not durable"
         say(f"  {system.name}, {size} B, {durability}, {case.shape}, {case.tool.split()[0]}: {rate:,.0f} messages/s")
 
@@ -151,11 +153,11 @@ def entries(results, known=()):
 def document(measure, before):
     """peers.json."""
     args, run = measure.args, measure.run
-    settings = {"warmup_s": run.warmup, "seconds": run.seconds, "server_cores": run.server_cores, "load_cores": run.load_cores}
+    settings = {"server_cores": run.server_cores, "load_cores": run.load_cores}
     known, left_out = [], list(measure.left_out)
     if before:
         if before["settings"] != settings or before["host"] != host.facts(args.dir):
-            raise Failure(f"{args.out} was measured with other settings or on another host: name another --out, or leave --add away")
+            raise Failure(f"{args.out} was measured on other cores or on another host: name another --out, or leave --add away")
         known = before["entries"]
         left_out = [entry for entry in before["left_out"] if entry not in left_out] + left_out
     return {"schema": SCHEMA, "host": host.facts(args.dir), "settings": settings, "left_out": left_out,
@@ -184,8 +186,7 @@ def markdown(found):
     lines = [
         "# Other brokers on this host", "",
         f"Host: {host.describe(found['host'])}. Brokers on cores {what['server_cores']}, load on cores {what['load_cores']}; all brokers "
-        f"run, one is driven at a time, in turns; windows of {what['seconds']:g} s or more after {what['warmup_s']:g} s. Medians "
-        "[smallest–largest] over the repetitions.",
+        "run, one is driven at a time, in turns. Medians [smallest–largest] over the repetitions.",
     ]
     groups = (("throughput", "Messages a second"), ("confirms", "How a publisher learns that a message is there"))
     for group, title in groups:
@@ -203,24 +204,26 @@ def row(entry):
             f"{entry['mb_per_s']['median']:,.1f} | {entry['messages_per_s']['n']} | `{entry['tool']}`; {entry['settings']} |")
 
 
+def write(work, before):
+    """Writes peers.json and its table, with all that was measured so far."""
+    found = document(work, before)
+    work.args.out.parent.mkdir(parents=True, exist_ok=True)
+    work.args.out.write_text(json.dumps(found, indent=1) + "\n")
+    work.args.out.with_suffix(".md").write_text(markdown(found))
+    return found
+
+
 def measure(args):
     """The whole command. Exit code 0 when something was measured and nothing broke off."""
     before = load(args.out) if args.add and args.out.exists() else None
     args.dir.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="peers-", dir=args.dir) as folder:
-        work = Measure(args, folder)
+        # Written after every run: what was measured is kept, whatever comes.
+        work = Measure(args, folder, lambda work: write(work, before))
         host.touch_memory(folder, min(2 << 30, host.free_bytes(folder) // 4))
-        try:
-            work.measure()
-        finally:
-            # What was measured is kept, whatever comes.
-            if work.results or work.left_out:
-                found = document(work, before)
-                args.out.parent.mkdir(parents=True, exist_ok=True)
-                args.out.write_text(json.dumps(found, indent=1) + "\n")
-                args.out.with_suffix(".md").write_text(markdown(found))
+        work.measure()
     if not work.results:
         raise Failure("nothing could be measured")
-    say(markdown(found))
+    say(markdown(write(work, before)))
     say(f"written to {args.out} and {args.out.with_suffix('.md')}")
     return 0

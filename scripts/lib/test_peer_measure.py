@@ -14,7 +14,7 @@ from process import Failure
 def result(rate, **changes):
     """One run."""
     return {"group": "throughput", "system": "S", "version": "1", "tool": "t", "shape": "s", "settings": "x", "durable": True,
-            "record_bytes": 1000, "messages_per_s": rate, "idle_peers_share": 0.0, "steal_share": 0.0, **changes}
+            "record_bytes": 1000, "warmup_s": 2, "seconds": 5, "messages_per_s": rate, "idle_peers_share": 0.0, "steal_share": 0.0, **changes}
 
 
 class Entries(unittest.TestCase):
