@@ -7,6 +7,10 @@ from clients import ALL_CODECS
 from process import Failure, LeftOut
 
 
+# The API's number: what a broker with transactions offers.
+END_TXN = 26
+
+
 class Context:
     """What a check works with: the broker, the lines, a folder of its own, the clients that could be installed."""
 
@@ -103,6 +107,29 @@ def _idempotent(context, client):
         twice = context.folder() / "twice"
         twice.write_bytes(path.read_bytes() * 2)
         read_back(context, log, context.readers("zstd", client.name)[0], {topic: twice})
+
+    return check
+
+
+def transaction_checks(context):
+    """Each client writes files in transactions, every other one aborted, and reads back what is committed."""
+    for client in (client for client in context.clients if client.transactional):
+        yield f"transactions/{client.name}", _transactions(context, client), (END_TXN,)
+
+
+def _transactions(context, client):
+    def check(log):
+        prefix = context.topic(f"transactions-{client.name}")
+        source = context.files.exact if client.keeps_carriage_return else context.files.plain
+        written = {f"{prefix}.{name}": path for name, path in list(source.items())[:2]}
+        for topic in written:
+            context.client("confluent").create_topic(context.at, log, topic, 1, {})
+        client.transact(context.at, log, written, context.topic(f"id-{client.name}"))
+        counts = {topic: path.read_bytes().count(b"\n") for topic, path in written.items()}
+        for reader in {client.name: client, "confluent": context.client("confluent")}.values():
+            folder = context.folder()
+            reader.consume(context.at, log, counts, folder, committed=True)
+            context.files.compare(written, folder, log)
 
     return check
 

@@ -19,6 +19,8 @@ class Client:
     # Whether a run takes so long for each topic that it reads and writes only a share of the files.
     slow = False
     admin = True
+    # Whether it has transactions: `transact`, and `consume` of what is committed.
+    transactional = True
 
     def __init__(self, name, prepare, writes=ALL_CODECS, reads=ALL_CODECS):
         self.name, self._prepare, self.writes, self.reads = name, prepare, writes, reads
@@ -35,11 +37,17 @@ class Client:
         options = ["--codec", codec] + (["--idempotent"] if idempotent else [])
         self._run(bootstrap, log, "produce", *options, *(f"{topic}={path}" for topic, path in files.items()))
 
-    def consume(self, bootstrap, log, counts, folder, group=None):
+    def transact(self, bootstrap, log, files, transactional_id):
+        """Writes files in transactions. Each piece is written twice, the first time in a transaction that is aborted, with
+        lines that are not the file's."""
+        self._run(bootstrap, log, "transact", "--id", transactional_id, *(f"{t}={path}" for t, path in files.items()))
+
+    def consume(self, bootstrap, log, counts, folder, group=None, committed=False):
         """Reads so many records of each topic; what each partition gave is in folder/<topic>-<partition>, a line a
         record. With a group it goes on from the group's commit, and commits what it read."""
         folder.mkdir(parents=True, exist_ok=True)
         options = ["--group", group] if group else []
+        options += ["--committed"] if committed else []
         self._run(bootstrap, log, "consume", *options, "--count", sum(counts.values()), folder, *counts)
 
     def offsets_at(self, bootstrap, log, topic, time_ms):
@@ -71,6 +79,7 @@ class Kcat(Client):
     """kcat, the distribution's package: librdkafka 2.0, the oldest client that must work."""
 
     admin = False
+    transactional = False
 
     def __init__(self):
         super().__init__("kcat", lambda: [install.apt("kcat", "kcat")])
@@ -118,6 +127,7 @@ class Java(Client):
 
     keeps_carriage_return = False
     slow = True
+    transactional = False
 
     def __init__(self):
         super().__init__("java", lambda: [install.java()])
@@ -187,9 +197,12 @@ class Java(Client):
         self._topics(bootstrap, log, "--delete", "--topic", topic)
 
 
-def python_program(name):
+def python_program(name, transactional=True):
     """A Python client by its module's name in compat.d/python."""
-    return Client(name, lambda: [install.python("python"), CLIENTS / "python" / f"client_{name.replace('-', '_')}.py"])
+    module = f"client_{name.replace('-', '_')}.py"
+    client = Client(name, lambda: [install.python("python"), CLIENTS / "python" / module])
+    client.transactional = transactional
+    return client
 
 
 def node_program():
@@ -210,6 +223,6 @@ def go_program(name, binary):
 def everyone():
     """All clients that write and read lines."""
     return [
-        Kcat(), python_program("confluent"), python_program("kafka-python"), python_program("aiokafka"),
+        Kcat(), python_program("confluent"), python_program("kafka-python", transactional=False), python_program("aiokafka"),
         go_program("franz-go", "franz"), go_program("sarama", "sarama"), node_program(), Java(),
     ]

@@ -36,7 +36,8 @@ def parser():
 def all_checks(context):
     """Every check: its name, its body, and the APIs that it needs beyond those that every check needs."""
     for family in (
-        checks.lines_checks, checks.idempotent_checks, checks.group_checks, checks.time_checks, checks.admin_checks,
+        checks.lines_checks, checks.idempotent_checks, checks.transaction_checks, checks.group_checks,
+        checks.time_checks, checks.admin_checks,
         special.rsyslog_checks, special.java_checks, special.segment_checks,
         bad_input.bad_input_checks, suites.group_heavy_checks, suites.shard_checks, suites.kgo_suite_checks,
     ):

@@ -6,7 +6,7 @@ import time
 
 import install
 import kafka
-from checks import eventually, read_back
+from checks import END_TXN, eventually, read_back
 from clients import ALL_CODECS
 from process import Failure, run, start, stop
 
@@ -75,6 +75,7 @@ def java_checks(context):
     yield "java/ConsumerGroupCommand", lambda log: _group_command(context, log), (
         DESCRIBE_GROUPS, LIST_GROUPS, DELETE_GROUPS,
     )
+    yield "java/TransactionsCommand", lambda log: _transactions(context, log), (END_TXN,)
     yield "java/DeleteRecordsCommand", lambda log: _delete_records(context, log), (DELETE_RECORDS,)
     yield "java/BrokerApiVersionsCommand", lambda log: _api_versions(context, log), ()
 
@@ -139,6 +140,29 @@ def _performance(context, log):
     columns = output.splitlines()[-1].split(",")
     if int(columns[4]) < 50000:
         raise Failure(f"ConsumerPerformance read {columns[4].strip()} of 50000")
+
+
+def _transactions(context, log):
+    """Kafka's producer writes in transactions, its tools see them, its consumer reads what is committed."""
+    topic, name, count = context.topic("java-transactions"), context.topic("java-id"), 5000
+    _tool(context, log, "TopicCommand", "--create", "--topic", topic, "--partitions", "1")
+    _tool(
+        context, log, "ProducerPerformance", "--topic", topic, "--num-records", str(count), "--record-size", "100",
+        "--throughput", "-1", "--transactional-id", name, "--transaction-duration-ms", "20",
+    )
+    listed = eventually(lambda: re.search(
+        rf"{name}\s+\d+\s+\d+\s+CompleteCommit", _tool(context, log, "TransactionsCommand", "list"),
+    ))
+    if not listed:
+        raise Failure(f"{name} is not listed as committed")
+    at = ("--topic", topic, "--partition", "0")
+    _need(r"None", _tool(context, log, "TransactionsCommand", "describe-producers", *at), "describe-producers")
+    lines = _tool(
+        context, log, "consumer.ConsoleConsumer", "--topic", topic, "--from-beginning", "--timeout-ms", "20000",
+        "--isolation-level", "read_committed", "--max-messages", str(count),
+    )
+    if lines.count("\n") != count:
+        raise Failure(f"{lines.count(chr(10))} records of {count} read committed")
 
 
 def _end_to_end(context, log):

@@ -11,6 +11,7 @@ const { ZstdCodec } = require('zstd-codec')
 const { CompressionTypes, CompressionCodecs, Kafka, logLevel } = kafkajs
 const DEADLINE_MS = 60000
 const BATCH_RECORDS = 1000
+const TRANSACTION_RECORDS = 200
 
 // kafkajs brings gzip; the others are registered, as its manual says. lz4js reads every LZ4 frame, but its own frames have
 // dependent blocks, which Kafka refuses: this program reads LZ4 and does not write it.
@@ -58,10 +59,32 @@ async function produce (kafka, options, files) {
   await producer.disconnect()
 }
 
+// Each piece of a file is aborted first, then committed.
+async function transact (kafka, options, files) {
+  const producer = kafka.producer({ transactionalId: options.id, idempotent: true, maxInFlightRequests: 1 })
+  await producer.connect()
+  for (const pair of files) {
+    const [topic, path] = [pair.slice(0, pair.indexOf('=')), pair.slice(pair.indexOf('=') + 1)]
+    const values = lines(path)
+    for (let from = 0; from < values.length; from += TRANSACTION_RECORDS) {
+      const piece = values.slice(from, from + TRANSACTION_RECORDS)
+      for (const committed of [false, true]) {
+        const transaction = await producer.transaction()
+        const prefix = Buffer.from(committed ? '' : 'aborted ')
+        const messages = piece.map((value) => ({ value: Buffer.concat([prefix, value]) }))
+        await transaction.send({ topic, acks: -1, messages })
+        await (committed ? transaction.commit() : transaction.abort())
+      }
+    }
+  }
+  await producer.disconnect()
+}
+
 // kafkajs reads in groups only: without one asked for, a group of its own that never commits.
 async function consume (kafka, options, [folder, ...topics]) {
   const groupId = options.group || `unused-${process.pid}-${Date.now()}`
-  const consumer = kafka.consumer({ groupId, allowAutoTopicCreation: false })
+  const readUncommitted = !options.committed
+  const consumer = kafka.consumer({ groupId, allowAutoTopicCreation: false, readUncommitted })
   const wanted = Number(options.count)
   const positions = new Map()
   let read = 0
@@ -144,11 +167,12 @@ async function main () {
     allowPositionals: true,
     args: process.argv.slice(2).map((word, at, words) => (words[at - 1] === '--time' ? ` ${word}` : word)),
     options: {
-      bootstrap: text, codec: text, group: text, count: text, time: text, partitions: text,
-      idempotent: { type: 'boolean', default: false }, config: { type: 'string', multiple: true },
+      bootstrap: text, codec: text, group: text, count: text, time: text, partitions: text, id: text,
+      idempotent: { type: 'boolean', default: false },
+      committed: { type: 'boolean', default: false }, config: { type: 'string', multiple: true },
     },
   })
-  const commands = { produce, consume, offsets, create, describe, delete: remove }
+  const commands = { produce, transact, consume, offsets, create, describe, delete: remove }
   const [name, ...words] = positionals
   const kafka = new Kafka({ clientId: 'kafkajs', brokers: [values.bootstrap], logLevel: logLevel.ERROR })
   await commands[name](kafka, values, words)

@@ -27,11 +27,27 @@ async def produce(args):
         await producer.stop()
 
 
+async def transact(args):
+    producer = AIOKafkaProducer(bootstrap_servers=args.bootstrap, transactional_id=args.id, linger_ms=5)
+    await producer.start()
+    try:
+        for topic, values, committed in contract.transactions(args.files):
+            await producer.begin_transaction()
+            pending = [await producer.send(topic, value) for value in values]
+            await producer.flush()
+            for future in pending:
+                await future
+            await (producer.commit_transaction() if committed else producer.abort_transaction())
+    finally:
+        await producer.stop()
+
+
 async def consume(args):
     # Without a group a subscription means all partitions.
     consumer = AIOKafkaConsumer(
         *args.topics, bootstrap_servers=args.bootstrap, group_id=args.group, auto_offset_reset="earliest",
         enable_auto_commit=False, check_crcs=True,
+        isolation_level="read_committed" if args.committed else "read_uncommitted",
     )
     await consumer.start()
     output = contract.Output(args.folder)

@@ -31,10 +31,25 @@ def produce(args):
         sys.exit(f"{left} of {sent} records without an answer, {len(failed)} refused: {failed[:1]}")
 
 
+def transact(args):
+    producer = Producer({"bootstrap.servers": args.bootstrap, "transactional.id": args.id, "linger.ms": 5})
+    producer.init_transactions(30)
+    for topic, values, committed in contract.transactions(args.files):
+        producer.begin_transaction()
+        for value in values:
+            producer.produce(topic, value=value)
+        if committed:
+            producer.commit_transaction(30)
+        else:
+            producer.flush(30)
+            producer.abort_transaction(30)
+
+
 def consume(args):
     consumer = Consumer({
         "bootstrap.servers": args.bootstrap, "group.id": args.group or "unused", "auto.offset.reset": "earliest",
         "enable.auto.commit": False, "check.crcs": True,
+        "isolation.level": "read_committed" if args.committed else "read_uncommitted",
     })
     if args.group:
         consumer.subscribe(args.topics)

@@ -3,6 +3,8 @@
 import argparse
 import json
 
+TRANSACTION_RECORDS = 200
+
 
 def parse():
     """Reads the command line."""
@@ -15,9 +17,13 @@ def parse():
     produce.add_argument("files", nargs="+")
     consume = commands.add_parser("consume")
     consume.add_argument("--group")
+    consume.add_argument("--committed", action="store_true")
     consume.add_argument("--count", type=int, required=True)
     consume.add_argument("folder")
     consume.add_argument("topics", nargs="+")
+    transact = commands.add_parser("transact")
+    transact.add_argument("--id", required=True)
+    transact.add_argument("files", nargs="+")
     offsets = commands.add_parser("offsets")
     offsets.add_argument("--time", type=int, required=True)
     offsets.add_argument("topic")
@@ -30,7 +36,7 @@ def parse():
     args = top.parse_args()
     if args.command == "create":
         args.config = dict(pair.split("=", 1) for pair in args.config)
-    if args.command == "produce":
+    if args.command in ("produce", "transact"):
         args.files = [pair.split("=", 1) for pair in args.files]
     return args
 
@@ -40,6 +46,16 @@ def lines(path):
     with open(path, "rb") as file:
         for line in file:
             yield line.rstrip(b"\n")
+
+
+def transactions(files):
+    """What `transact` writes: topic, values, and whether they are committed. Each piece of a file is aborted first."""
+    for topic, path in files:
+        values = list(lines(path))
+        for start in range(0, len(values), TRANSACTION_RECORDS):
+            piece = values[start : start + TRANSACTION_RECORDS]
+            yield topic, [b"aborted " + value for value in piece], False
+            yield topic, piece, True
 
 
 class Output:

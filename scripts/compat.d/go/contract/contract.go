@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strings"
 	"time"
 )
@@ -26,6 +27,40 @@ type Client interface {
 	Delete(topic string) error
 }
 
+// Transactor is a client with transactions. Each piece of a file is aborted first, then committed.
+type Transactor interface {
+	Transact(id string, each func(transaction func(topic string, values [][]byte, commit bool) error) error) error
+}
+
+// transactionRecords is how many lines a transaction has at most.
+const transactionRecords = 200
+
+func transactions(files []File, transaction func(topic string, values [][]byte, commit bool) error) error {
+	for _, file := range files {
+		var values [][]byte
+		err := Lines(file.Path, func(line []byte) error {
+			values = append(values, line)
+			return nil
+		})
+		if err != nil {
+			return err
+		}
+		for piece := range slices.Chunk(values, transactionRecords) {
+			var wrong [][]byte
+			for _, value := range piece {
+				wrong = append(wrong, append([]byte("aborted "), value...))
+			}
+			if err := transaction(file.Topic, wrong, false); err != nil {
+				return err
+			}
+			if err := transaction(file.Topic, piece, true); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
 // Description is a topic's shape.
 type Description struct {
 	Partitions int               `json:"partitions"`
@@ -38,6 +73,7 @@ const Deadline = 60 * time.Second
 // Output is what was read, a file per partition, and the position after it. Full once it holds Count records.
 type Output struct {
 	Folder    string
+	Committed bool // read only what is committed
 	Count     int
 	Read      int
 	Positions map[string]map[int32]int64
@@ -132,6 +168,8 @@ func command(client Client, name string, words []string) error {
 	codec := flags.String("codec", "none", "")
 	idempotent := flags.Bool("idempotent", false, "")
 	group := flags.String("group", "", "")
+	committed := flags.Bool("committed", false, "")
+	id := flags.String("id", "", "")
 	count := flags.Int("count", 0, "")
 	timeMs := flags.Int64("time", 0, "")
 	partitions := flags.Int("partitions", 1, "")
@@ -149,16 +187,25 @@ func command(client Client, name string, words []string) error {
 		return errors.New("too few arguments")
 	}
 	switch name {
-	case "produce":
+	case "produce", "transact":
 		var files []File
 		for _, pair := range words {
 			topic, path, _ := strings.Cut(pair, "=")
 			files = append(files, File{topic, path})
 		}
-		return client.Produce(*codec, *idempotent, files)
+		if name == "produce" {
+			return client.Produce(*codec, *idempotent, files)
+		}
+		transactor, ok := client.(Transactor)
+		if !ok {
+			return errors.New("no transactions")
+		}
+		return transactor.Transact(*id, func(transaction func(string, [][]byte, bool) error) error {
+			return transactions(files, transaction)
+		})
 	case "consume":
 		output := &Output{
-			Folder: words[0], Count: *count,
+			Folder: words[0], Count: *count, Committed: *committed,
 			Positions: map[string]map[int32]int64{}, files: map[string]*bufio.Writer{},
 		}
 		if err := client.Consume(*group, words[1:], output); err != nil {

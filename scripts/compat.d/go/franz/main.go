@@ -72,9 +72,35 @@ func (c *client) Produce(codec string, idempotent bool, files []contract.File) e
 	return nil
 }
 
+func (c *client) Transact(id string, each func(func(string, [][]byte, bool) error) error) error {
+	broker, err := kgo.NewClient(c.seeds, kgo.TransactionalID(id), kgo.AllowAutoTopicCreation())
+	if err != nil {
+		return err
+	}
+	defer broker.Close()
+	ctx, cancel := limit()
+	defer cancel()
+	return each(func(topic string, values [][]byte, commit bool) error {
+		if err := broker.BeginTransaction(); err != nil {
+			return err
+		}
+		var records []*kgo.Record
+		for _, value := range values {
+			records = append(records, &kgo.Record{Topic: topic, Value: value})
+		}
+		if err := broker.ProduceSync(ctx, records...).FirstErr(); err != nil {
+			return err
+		}
+		return broker.EndTransaction(ctx, kgo.TransactionEndTry(commit))
+	})
+}
+
 func (c *client) Consume(group string, topics []string, output *contract.Output) error {
 	options := []kgo.Opt{
 		c.seeds, kgo.ConsumeTopics(topics...), kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()),
+	}
+	if output.Committed {
+		options = append(options, kgo.FetchIsolationLevel(kgo.ReadCommitted()))
 	}
 	if group != "" {
 		options = append(options, kgo.ConsumerGroup(group), kgo.DisableAutoCommit())

@@ -65,11 +65,45 @@ func (c *client) Produce(codec string, idempotent bool, files []contract.File) e
 	return nil
 }
 
+func (c *client) Transact(id string, each func(func(string, [][]byte, bool) error) error) error {
+	config := config()
+	config.Producer.RequiredAcks = sarama.WaitForAll
+	config.Producer.Return.Successes = true
+	config.Net.MaxOpenRequests = 1
+	config.Producer.Idempotent = true
+	config.Producer.Transaction.ID = id
+	producer, err := sarama.NewSyncProducer(c.brokers, config)
+	if err != nil {
+		return err
+	}
+	defer producer.Close()
+	return each(func(topic string, values [][]byte, commit bool) error {
+		if err := producer.BeginTxn(); err != nil {
+			return err
+		}
+		var messages []*sarama.ProducerMessage
+		for _, value := range values {
+			messages = append(messages, &sarama.ProducerMessage{Topic: topic, Value: sarama.ByteEncoder(value)})
+		}
+		if err := producer.SendMessages(messages); err != nil {
+			return err
+		}
+		if commit {
+			return producer.CommitTxn()
+		}
+		return producer.AbortTxn()
+	})
+}
+
 func (c *client) Consume(group string, topics []string, output *contract.Output) error {
 	if group != "" {
 		return c.consumeGroup(group, topics, output)
 	}
-	consumer, err := sarama.NewConsumer(c.brokers, config())
+	config := config()
+	if output.Committed {
+		config.Consumer.IsolationLevel = sarama.ReadCommitted
+	}
+	consumer, err := sarama.NewConsumer(c.brokers, config)
 	if err != nil {
 		return err
 	}
