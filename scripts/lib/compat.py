@@ -39,7 +39,8 @@ def all_checks(context):
         checks.lines_checks, checks.idempotent_checks, checks.transaction_checks, checks.group_checks,
         checks.time_checks, checks.admin_checks,
         special.rsyslog_checks, special.java_checks, special.segment_checks,
-        bad_input.bad_input_checks, suites.group_heavy_checks, suites.shard_checks, suites.kgo_suite_checks,
+        bad_input.bad_input_checks, suites.group_heavy_checks, suites.exactly_once_checks,
+        suites.shard_checks, suites.kgo_suite_checks,
     ):
         for name, body, *needs in family(context):
             yield name, body, needs[0] if needs else ()
