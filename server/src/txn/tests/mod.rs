@@ -1,1 +1,0 @@
-//! The coordinator over a log in memory.
