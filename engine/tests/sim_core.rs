@@ -5,7 +5,7 @@
 mod machine;
 
 use machine::{Machine, SECOND_NS};
-use ringlog_engine::core::{FetchSpec, Reply};
+use ringlog_engine::core::{AppendError, FetchSpec, Reply};
 use ringlog_engine::id::Part;
 use ringlog_engine::sim::{DiskConfig, Latency};
 
@@ -39,8 +39,8 @@ fn a_failed_seal_of_an_expired_segment_is_done_again_without_another_append() {
     machine.append(part);
     machine.run_for(30);
     assert!(machine.core.stats().rounds > 0, "stored before it expires");
-    // The disk is full when the segment's last block and index are due.
-    machine.disk.faults.capacity_bytes = Some(machine.disk.used_bytes());
+    // The disk is full when the segment's last block and index are due, and even the reserve is of no use.
+    machine.disk.faults.capacity_bytes = Some(0);
     machine.run_for(60);
     assert_eq!(machine.core.offsets(part).unwrap().log_start, 0);
     machine.disk.faults.capacity_bytes = None;
@@ -135,4 +135,37 @@ fn deleted_records_do_not_come_back_with_an_older_checkpoint() {
         let error = machine.restart().unwrap_err().to_string();
         assert!(error.contains("shard-0/checkpoint-"), "{error}");
     }
+}
+
+#[test]
+fn a_disk_that_others_fill_keeps_nothing_from_its_segment() {
+    let mut machine = Machine::new(DiskConfig::default());
+    let part = machine.partition(0, -1);
+    machine.append(part);
+    machine.run_for(1);
+    machine.disk.faults.capacity_bytes = Some(machine.disk.used_bytes());
+    let mut acked = 1;
+    while machine.try_append(part) != Err(AppendError::StorageFull) {
+        machine.turn();
+        acked = machine.core.offsets(part).unwrap().log_end;
+    }
+    machine.run_for(30);
+    assert!(acked > 10, "the journal takes what it can: {acked}");
+    assert_eq!(machine.core.offsets(part).unwrap().high_watermark, acked);
+    assert!(
+        machine.core.stats().backlog_bytes <= 2 * 4096,
+        "more than markers is left"
+    );
+    assert_eq!(machine.try_append(part), Err(AppendError::StorageFull));
+    // Even now a shutdown is clean, and a start finds room for everything.
+    machine.core.shutdown(machine.now);
+    machine.run_for(5);
+    assert!(machine.core.ended_clean());
+    machine.disk.kill();
+    machine.restart().unwrap();
+    let part = machine.part(0);
+    assert_eq!(machine.core.offsets(part).unwrap().high_watermark, acked);
+    machine.disk.faults.capacity_bytes = None;
+    machine.run_for(5);
+    assert!(machine.try_append(part).is_ok(), "it goes on by itself");
 }

@@ -92,11 +92,16 @@ impl Core {
                 duplicate: true,
             });
         }
-        if self.storage_full || self.space_short || self.journal.is_starved() {
+        if self.storage_full
+            || self.space_short
+            || self.journal.is_starved()
+            || self.reserve.has_failed()
+        {
             self.room_wanted = true;
             return Err(AppendError::StorageFull);
         }
-        if !self.journal.has_room(batch.len())
+        if !self.reserve.is_held()
+            || !self.journal.has_room(batch.len())
             || self.journal.backlog_bytes() + batch.len() as u64 > memory_max
         {
             self.room_wanted = true;

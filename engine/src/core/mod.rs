@@ -10,6 +10,7 @@ mod journal;
 mod outbox;
 mod partition;
 mod read;
+mod reserve;
 mod retention;
 
 pub use api::{
@@ -33,6 +34,7 @@ use journal::Journal;
 use outbox::{Outbox, Owner};
 use partition::{LiveSegment, Partition};
 use read::Reads;
+use reserve::Reserve;
 use retention::Doomed;
 
 /// Settings of one shard's core; bytes are bytes.
@@ -132,6 +134,7 @@ pub struct Core {
     files: Files,
     waiting_opens: HashMap<FileId, Vec<OpenWaiter>>,
     destage: Destage,
+    reserve: Reserve,
     reads: Reads,
     doomed: Vec<Doomed>,
     /// Directories of dropped partitions, to be removed.
@@ -161,6 +164,7 @@ impl Core {
         let journal = Journal::new(&config, run, &mut out);
         let mut core = Self {
             files: Files::new(config.open_files),
+            reserve: Reserve::new(&config),
             config,
             run,
             state: State::Running,
@@ -394,6 +398,7 @@ impl Core {
         self.pump_reads();
         if self.state == State::Running {
             self.pump_retention(now);
+            self.reserve.pump(now, &mut self.out);
         }
         self.unlink_doomed();
         self.remove_dropped();
@@ -462,6 +467,12 @@ impl Core {
             Owner::RoundSync => self.round_sync_done(result),
             Owner::CheckpointWrite(bytes) => self.checkpoint_written(bytes, result),
             Owner::CheckpointSync => self.checkpoint_synced(now, result),
+            Owner::Reserve => {
+                if self.reserve.done(now, &mut self.out, result) {
+                    self.destage.retry_at_once(now);
+                }
+                self.room_changed = true;
+            }
             Owner::Read(read) => match returned {
                 Returned::Buf(buf) => self.read_done(read, result, buf),
                 _ => self.read_done(
@@ -512,11 +523,12 @@ impl Core {
         if self.journal.has_work() || self.destage.has_work() || !self.out.events.is_empty() {
             return Some(0);
         }
-        let retention = (self.state == State::Running).then_some(self.retention_due_ns);
+        let running = self.state == State::Running;
         [
+            self.reserve.deadline_ns().filter(|_| running),
             self.journal.deadline_ns(),
             self.destage.deadline_ns(),
-            retention,
+            running.then_some(self.retention_due_ns),
         ]
         .into_iter()
         .flatten()

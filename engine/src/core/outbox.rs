@@ -25,6 +25,8 @@ pub(super) enum Owner {
     CheckpointWrite(usize),
     /// The sync of a checkpoint.
     CheckpointSync,
+    /// The reserve was opened, allocated or removed.
+    Reserve,
     /// A read for a consumer.
     Read(ReadId),
     /// Nobody: clean-up whose failure only costs space.

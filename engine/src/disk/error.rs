@@ -18,8 +18,16 @@ impl DiskError {
     pub const INVALID: Self = Self(22);
     /// `ENOSPC`: the disk is full.
     pub const NO_SPACE: Self = Self(28);
+    /// `EOPNOTSUPP`: the file system cannot do it.
+    pub const UNSUPPORTED: Self = Self(95);
     /// `EDQUOT`: the quota is used up, a full disk for our purposes.
     pub const QUOTA: Self = Self(122);
+
+    /// Whether the file system does not know the operation.
+    #[must_use]
+    pub fn is_unsupported(self) -> bool {
+        self == Self::UNSUPPORTED
+    }
 
     /// Whether the error goes away when somebody frees space.
     #[must_use]

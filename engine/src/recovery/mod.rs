@@ -14,7 +14,7 @@ use crate::disk::{Disk, DiskError, OpenMode};
 use crate::id::{FrameSeq, PartitionKey};
 use crate::store::{
     CheckpointHeader, Epochs, OwnedRecord, Producers, StoredLog, TOPICS, checkpoint_path,
-    journal_dir, journal_file_parse, partition_dir, shard_dir,
+    journal_dir, journal_file_parse, partition_dir, reserve_path, shard_dir,
 };
 
 use checkpoints::{load_merged, load_shard, write_merged};
@@ -148,6 +148,7 @@ pub fn recover(
     if merged.is_none() {
         refuse_orphans(disk)?;
     }
+    free_reserves(disk)?;
     let last = merged.as_ref().map(|m| (m.header, run_of(&m.header)));
     let mut records = merged.map(|m| m.records).unwrap_or_default();
     let mut journals = Vec::new();
@@ -208,6 +209,18 @@ fn run_of(header: &CheckpointHeader) -> RunInfo {
         leader_epoch: header.leader_epoch(),
         dir_id: header.dir_id(),
     }
+}
+
+/// What shards kept in reserve is for what their journals hold, and that is written now.
+fn free_reserves(disk: &mut dyn Disk) -> Result<(), RecoveryError> {
+    for (name, _) in disk.list("").map_err(at("data directory"))? {
+        let shard = name.strip_prefix("shard-").map(str::parse::<u32>);
+        if let Some(Ok(shard)) = shard {
+            let path = reserve_path(shard);
+            disk.unlink(&path).map_err(at(&path))?;
+        }
+    }
+    Ok(())
 }
 
 /// Without a checkpoint a directory must be new: one that has shards has lost its checkpoint.

@@ -17,7 +17,7 @@ pub use index::{IndexEntry, SparseIndex};
 pub use log::{Epochs, Segment, StoredLog};
 pub use names::{
     SegmentFile, TOPICS, checkpoint_path, journal_dir, journal_file, journal_file_parse,
-    merged_path, partition_dir, segment_path, shard_dir,
+    merged_path, partition_dir, reserve_path, segment_path, shard_dir,
 };
 pub use producers::{Producer, ProducerCheck, ProducerError, Producers};
 pub use stager::{Advance, SealedFiles, StageStep, Stager, WRITE_MAX};

@@ -45,6 +45,12 @@ pub fn shard_dir(shard: u32) -> String {
     format!("shard-{shard}")
 }
 
+/// Path of the file that keeps space for what a shard's journal holds.
+#[must_use]
+pub fn reserve_path(shard: u32) -> String {
+    format!("shard-{shard}/reserve")
+}
+
 /// Path of the directory of a shard's journal files.
 #[must_use]
 pub fn journal_dir(shard: u32) -> String {

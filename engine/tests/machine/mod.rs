@@ -3,7 +3,9 @@
 #![allow(clippy::unwrap_used, dead_code, unreachable_pub)]
 
 use ringlog_engine::batch::{BatchBuilder, NewRecord};
-use ringlog_engine::core::{Core, CoreConfig, Durability, Inspect, LogConfig, Mutations};
+use ringlog_engine::core::{
+    AppendError, Core, CoreConfig, Durability, Inspect, LogConfig, Mutations,
+};
 use ringlog_engine::id::{Now, Part, PartitionKey, TopicId};
 use ringlog_engine::recovery::{PartitionMeta, RecoveryError, RecoveryOptions, recover};
 use ringlog_engine::sim::{DiskConfig, Rng, SimDisk};
@@ -126,10 +128,15 @@ impl Machine {
 
     /// Appends one record as soon as there is room.
     pub fn append(&mut self, part: Part) {
-        let batch = record_batch(self.now, 3000);
-        while self.core.append(self.now, part, &batch).is_err() {
+        while self.try_append(part).is_err() {
             self.turn();
         }
+    }
+
+    /// Appends one record, or says why not.
+    pub fn try_append(&mut self, part: Part) -> Result<(), AppendError> {
+        let batch = record_batch(self.now, 3000);
+        self.core.append(self.now, part, &batch).map(drop)
     }
 
     /// Goes to whatever is due next, as a driver does.

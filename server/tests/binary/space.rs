@@ -1,7 +1,7 @@
 //! A disk that fills up, and has space again.
 
 use std::fs::File;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -102,6 +102,30 @@ impl Drop for SmallDisk {
     }
 }
 
+/// Takes every block that is left.
+fn fill_up(path: &Path) {
+    let file = File::create(path).expect("creates");
+    let mut at = 0;
+    for step in [64 << 20, 1 << 20, 4096] {
+        while fallocate(&file, FallocateFlags::empty(), at, step).is_ok() {
+            at += step;
+        }
+    }
+}
+
+/// Bytes of all partitions' segments.
+fn segment_bytes(data: &Path) -> u64 {
+    let list = |dir: &Path| {
+        std::fs::read_dir(dir)
+            .expect("lists")
+            .map(|e| e.expect("an entry"))
+    };
+    let partitions = list(&data.join("topics"));
+    let files = partitions.flat_map(|partition| list(&partition.path()));
+    let logs = files.filter(|file| file.path().extension().is_some_and(|e| e == "log"));
+    logs.map(|log| log.metadata().expect("a file").len()).sum()
+}
+
 /// Fills a disk until producing is refused; then reads, makes space, and produces again.
 fn fill(least: &str) {
     let Some(disk) = SmallDisk::new(480 << 20) else {
@@ -114,7 +138,8 @@ fn fill(least: &str) {
     drop(file);
     let data = disk.path().join("data");
     let least = format!("ringlog.disk.free.min.bytes={least}");
-    let server = Server::start(command(&data).args(["--set", &least]));
+    let others = disk.path().join("others");
+    let mut server = Server::start(command(&data).args(["--set", &least]));
     let mut client = server.connect();
     create(&mut client, "t");
     let value = "v".repeat(500 << 10);
@@ -130,10 +155,29 @@ fn fill(least: &str) {
         let batch = Bytes::from(builder.build().expect("a batch"));
         code = try_produce(&mut client, "t", batch).0;
         acked += usize::from(code == 0);
+        if acked == 20 && least == "ringlog.disk.free.min.bytes=0" {
+            fill_up(&others);
+        }
     }
     assert_eq!(code, error::KAFKA_STORAGE_ERROR);
     let read = consume(&mut client, "t", acked);
     assert!(read.iter().all(|r| *r == value), "reads go on");
+    if others.exists() {
+        // Nothing that was accepted is kept from its segment, and a start finds the room it needs.
+        drop(client);
+        assert_eq!(server.stop(), 0);
+        let stored = segment_bytes(&data);
+        // The last part of a block is in the checkpoint.
+        assert!(
+            stored + 4096 >= (acked * value.len()) as u64,
+            "{stored} bytes"
+        );
+        server = Server::start(command(&data).args(["--set", &least]));
+        client = server.connect();
+        let read = consume(&mut client, "t", acked);
+        assert!(read.iter().all(|r| *r == value), "reads go on");
+        std::fs::remove_file(&others).expect("removes");
+    }
     std::fs::remove_file(&ballast).expect("removes");
     until(&mut client, error::NONE);
     drop(client);

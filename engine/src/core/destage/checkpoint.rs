@@ -18,6 +18,7 @@ impl Core {
     pub(super) fn begin_checkpoint(&mut self) {
         self.destage.phase = Phase::Checkpoint;
         self.destage.next_record = 0;
+        self.destage.checkpoint_bytes = 0;
         self.destage.log_starts.clear();
         let run = self.run;
         let header = CheckpointHeader::new(
@@ -89,6 +90,7 @@ impl Core {
             self.destage.outstanding += 1;
             self.destage.writing_bytes += bytes;
             self.destage.bytes_written += bytes as u64;
+            self.destage.checkpoint_bytes += bytes as u64;
             let data = WriteData::Owned(data);
             let kind = OpKind::Write {
                 file,
@@ -183,6 +185,8 @@ impl Core {
         self.journal.checkpointed(self.destage.generation);
         self.journal.release(&mut self.out, self.destage.cut);
         self.storage_full = false;
+        let checkpoint_bytes = self.destage.checkpoint_bytes;
+        self.reserve.round_ended(now, checkpoint_bytes);
         self.room_changed = true;
         let starts = std::mem::take(&mut self.destage.log_starts);
         self.raise_log_starts(starts);

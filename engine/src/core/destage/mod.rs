@@ -67,6 +67,8 @@ pub(super) struct Destage {
     oldest_ns: Option<u64>,
     writer: Option<CheckpointWriter>,
     next_record: usize,
+    /// Bytes of the checkpoint that is being written, so far.
+    checkpoint_bytes: u64,
     /// New log starts in the checkpoint that is being written.
     log_starts: Vec<(u32, i64)>,
     slots: [Option<FileId>; 2],
@@ -109,6 +111,7 @@ impl Default for Destage {
             oldest_ns: None,
             writer: None,
             next_record: 0,
+            checkpoint_bytes: 0,
             log_starts: Vec::new(),
             slots: [None; 2],
             slot: 0,
@@ -129,6 +132,11 @@ impl Default for Destage {
 impl Destage {
     pub(super) fn note_append(&mut self, now: Now) {
         self.oldest_ns.get_or_insert(now.mono_ns);
+    }
+
+    /// What made the last round fail is mended.
+    pub(super) fn retry_at_once(&mut self, now: Now) {
+        self.retry_at_ns = now.mono_ns;
     }
 
     pub(super) fn is_idle(&self) -> bool {

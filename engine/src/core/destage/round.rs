@@ -215,8 +215,9 @@ impl Core {
         self.destage.forced = true;
         if let Some(error) = self.destage.error.take() {
             self.storage_full = true;
+            let given = error.is_full() && self.reserve.give(&mut self.out);
             // A shutdown does not wait for a disk to recover: the journal has everything, the next start replays it.
-            self.destage.final_done = self.state == State::Draining;
+            self.destage.final_done = self.state == State::Draining && !given;
             tracing::error!(
                 shard = self.config.shard,
                 %error,
