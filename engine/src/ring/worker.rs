@@ -21,8 +21,9 @@ use super::slow;
 use super::uring::{Done, Kind, Ring, Target, Token, errno};
 use super::waker::ShardWaker;
 
-/// Data operations in flight, and worker threads of the kernel for them.
-pub(super) const DEPTH: usize = 32;
+/// Data operations in flight, and worker threads of the kernel for them: with more, destage to many files takes the
+/// shard's core from it, and commits wait.
+pub(super) const DEPTH: usize = 8;
 
 /// The end of an operation that ran on a thread of its own.
 pub(super) struct SlowDone {
