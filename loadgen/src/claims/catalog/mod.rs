@@ -58,7 +58,7 @@ const UNBUILT: [(&str, &str, &str); 2] = [
     (
         "C11",
         "confirms are ten times faster than transactions",
-        "the server has no transactions yet",
+        "the load generator sends no transactions yet; the server has them",
     ),
     (
         "C20",
