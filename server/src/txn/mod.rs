@@ -16,6 +16,9 @@ mod requests;
 mod transaction;
 mod writes;
 
+#[cfg(test)]
+mod tests;
+
 pub use config::TxnConfig;
 pub use coordinator::{Coordinator, MarkJob, Output, Response};
 pub use record::{Partitions, TxnValue};
