@@ -226,12 +226,10 @@ impl World {
                     self.coordinator.appended(self.now, append.id, Ok(()));
                 }
             }
-            (14..=16, _) => {
-                if !self.jobs.is_empty() {
-                    let at = self.random.below(self.jobs.len() as u64) as usize;
-                    let job = self.jobs.swap_remove(at);
-                    self.coordinator.marked(self.now, job.job);
-                }
+            (14..=16, _) if !self.jobs.is_empty() => {
+                let at = self.random.below(self.jobs.len() as u64) as usize;
+                let job = self.jobs.swap_remove(at);
+                self.coordinator.marked(self.now, job.job);
             }
             _ => {}
         }
