@@ -8,7 +8,7 @@ use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_m
 use ringlog_engine::batch::{BatchBuilder, BatchHeader, HEADER_LEN, Records, inspect};
 use ringlog_engine::checksum::{crc32, crc32c};
 use ringlog_engine::core::{
-    Core, CoreConfig, Durability, FetchSpec, Inspect, LogConfig, Mutations, Reply,
+    ColdReads, Core, CoreConfig, Durability, FetchSpec, Inspect, LogConfig, Mutations, Reply,
 };
 use ringlog_engine::disk::{Completion, DiskError, Op, OpKind, Returned};
 use ringlog_engine::id::{Now, Part, PartitionKey, TopicId};
@@ -63,7 +63,7 @@ impl Engine {
             memory_bytes: 256 << 20,
             max_batch_bytes: 1 << 20,
             inspect: Inspect::Uncompressed,
-            read_direct: true,
+            cold_reads: ColdReads::Direct,
             producer_expiry_ms: 86_400_000,
             open_files: 100,
             reads_in_flight: 16,

@@ -16,7 +16,9 @@ use std::time::{Duration, Instant};
 use clap::Parser;
 use mini::{APPEND, HEAD, Mini, answer, catalog, request};
 use ringlog_engine::batch::{BatchBuilder, NewRecord};
-use ringlog_engine::core::{Core, CoreConfig, Durability, Inspect, LogConfig, Mutations};
+use ringlog_engine::core::{
+    ColdReads, Core, CoreConfig, Durability, Inspect, LogConfig, Mutations,
+};
 use ringlog_engine::recovery::{RecoveryOptions, recover};
 use ringlog_engine::ring::{
     CommitSync, RealDisk, RingConfig, ShardInputs, Shutdown, now, spawn_shard,
@@ -70,7 +72,7 @@ fn main() {
         memory_bytes: 768 << 20,
         max_batch_bytes: mini::BATCH_MAX,
         inspect: Inspect::Uncompressed,
-        read_direct: false,
+        cold_reads: ColdReads::Cached,
         producer_expiry_ms: 86_400_000,
         open_files: 1000,
         reads_in_flight: 64,

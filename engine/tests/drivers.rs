@@ -14,7 +14,9 @@ use std::time::Duration;
 
 use mini::{APPEND, BUSY, FETCH, HEAD, Mini, OK, answer, catalog, request};
 use ringlog_engine::batch::{BatchBuilder, NewRecord};
-use ringlog_engine::core::{Core, CoreConfig, Durability, Inspect, LogConfig, Mutations};
+use ringlog_engine::core::{
+    ColdReads, Core, CoreConfig, Durability, Inspect, LogConfig, Mutations,
+};
 use ringlog_engine::id::Now;
 use ringlog_engine::recovery::{RecoveryOptions, recover};
 use ringlog_engine::ring::{
@@ -35,16 +37,16 @@ struct Server {
 #[derive(Clone, Copy, Debug)]
 struct Cold {
     spans: Option<SpanPath>,
-    direct: bool,
+    reads: ColdReads,
     glommio: bool,
 }
 
 impl Cold {
-    const fn new(spans: Option<SpanPath>, direct: bool) -> Self {
+    const fn new(spans: Option<SpanPath>, reads: ColdReads) -> Self {
         let glommio = false;
         Self {
             spans,
-            direct,
+            reads,
             glommio,
         }
     }
@@ -62,7 +64,7 @@ fn core_config() -> CoreConfig {
         memory_bytes: 24 << 20,
         max_batch_bytes: mini::BATCH_MAX,
         inspect: Inspect::Uncompressed,
-        read_direct: false,
+        cold_reads: ColdReads::Cached,
         producer_expiry_ms: 86_400_000,
         open_files: 64,
         reads_in_flight: 16,
@@ -72,7 +74,7 @@ fn core_config() -> CoreConfig {
 
 fn start(dir: &Path, cold: Cold) -> Server {
     let mut config = core_config();
-    config.read_direct = cold.direct;
+    config.cold_reads = cold.reads;
     let log = LogConfig {
         segment_bytes: 4 << 20,
         // The records' timestamps are years old.
@@ -239,15 +241,18 @@ fn check_all(server: &Server, count: u64) {
 fn what_is_acknowledged_is_there_by_every_read_path_and_after_restarts() {
     let dir = tempfile::tempdir_in("/var/tmp").unwrap();
     let mut ways = vec![
-        Cold::new(Some(SpanPath::Sendfile), false),
-        Cold::new(Some(SpanPath::Splice), false),
-        Cold::new(None, false),
-        Cold::new(None, true),
+        Cold::new(Some(SpanPath::Sendfile), ColdReads::Cached),
+        Cold::new(Some(SpanPath::Splice), ColdReads::Cached),
+        Cold::new(Some(SpanPath::Mmap), ColdReads::Cached),
+        Cold::new(Some(SpanPath::Sendfile), ColdReads::DirectOnce),
+        Cold::new(None, ColdReads::DirectOnce),
+        Cold::new(None, ColdReads::Cached),
+        Cold::new(None, ColdReads::Direct),
     ];
     if cfg!(feature = "glommio") {
-        ways.extend([false, true].map(|direct| Cold {
+        ways.extend([ColdReads::Cached, ColdReads::Direct].map(|reads| Cold {
             glommio: true,
-            ..Cold::new(None, direct)
+            ..Cold::new(None, reads)
         }));
     }
     // More than journal and memory together, so that most of it is read from segments.
@@ -284,7 +289,7 @@ fn end_badly(way: &str, dir: &Path) {
     };
     signal_hook::flag::register(libc::SIGXFSZ, Arc::default()).unwrap();
     rustix::process::setrlimit(rustix::process::Resource::Fsize, limit).unwrap();
-    let mut cold = Cold::new(None, false);
+    let mut cold = Cold::new(None, ColdReads::Cached);
     cold.glommio = way == "fatal in glommio";
     start(dir, cold).thread.join().unwrap();
 }

@@ -8,8 +8,8 @@ use std::collections::HashMap;
 
 use ringlog_engine::batch::{BatchBuilder, BatchHeader, Marker, NewRecord};
 use ringlog_engine::core::{
-    AppendError, Chunk, Core, CoreConfig, Durability, Event, FetchSpec, Inspect, LogConfig,
-    Mutations, Reply,
+    AppendError, Chunk, ColdReads, Core, CoreConfig, Durability, Event, FetchSpec, Inspect,
+    LogConfig, Mutations, Reply,
 };
 use ringlog_engine::id::{Now, Part, PartitionKey, TopicId};
 use ringlog_engine::recovery::{PartitionMeta, RecoveryOptions, recover};
@@ -49,7 +49,7 @@ fn config() -> CoreConfig {
         existing_journals: Vec::new(),
         memory_bytes: 192 << 10,
         max_batch_bytes: 4096,
-        read_direct: true,
+        cold_reads: ColdReads::Direct,
         producer_expiry_ms: 1 << 40,
         open_files: 16,
         reads_in_flight: 4,

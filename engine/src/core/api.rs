@@ -179,7 +179,7 @@ pub struct FetchSpec {
     pub max_bytes: usize,
     /// Return the first batch even when it is larger than `max_bytes`.
     pub min_one: bool,
-    /// Answer cold data as places in files instead of bytes, for `sendfile` and `splice`.
+    /// Answer what is read through the page cache as places in files instead of bytes, for `sendfile` and `splice`.
     pub spans: bool,
     /// Read up to the last stable offset only, not to the high watermark: `isolation.level` is `read_committed`.
     pub committed: bool,

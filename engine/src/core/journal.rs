@@ -649,6 +649,11 @@ impl Journal {
                 .all(|slot| slot.state != SlotState::Opening)
     }
 
+    /// Whether a frame is on its way to the disk.
+    pub(super) fn is_committing(&self) -> bool {
+        !self.commits.is_empty()
+    }
+
     /// When [`Journal::pump`] is due by itself, monotonic nanoseconds.
     pub(super) fn deadline_ns(&self) -> Option<u64> {
         self.marker_due_ns

@@ -61,8 +61,8 @@ pub struct CoreConfig {
     pub max_batch_bytes: usize,
     /// Whose records are read before a batch is accepted.
     pub inspect: Inspect,
-    /// Read segments past the page cache, with O_DIRECT.
-    pub read_direct: bool,
+    /// Whether what is read from segments enters the page cache.
+    pub cold_reads: ColdReads,
     /// `producer.id.expiration.ms`: an idempotent producer that has been silent for longer is forgotten.
     pub producer_expiry_ms: i64,
     /// Files the core keeps open at most.
@@ -71,6 +71,18 @@ pub struct CoreConfig {
     pub reads_in_flight: usize,
     /// Wrong on purpose, to prove that tests notice.
     pub mutations: Mutations,
+}
+
+/// How segments are read.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum ColdReads {
+    /// Past the page cache, with `O_DIRECT`.
+    Direct,
+    /// Through the page cache.
+    Cached,
+    /// Past the page cache, and through it what is read again while no commits come.
+    #[default]
+    DirectOnce,
 }
 
 /// Faults that can be switched on to prove that the simulator and the crash tests bite. All off in production.
@@ -395,7 +407,7 @@ impl Core {
         }
         self.journal.pump(now, &mut self.out);
         self.pump_destage(now);
-        self.pump_reads();
+        self.pump_reads(now);
         if self.state == State::Running {
             self.pump_retention(now);
             self.reserve.pump(now, &mut self.out);

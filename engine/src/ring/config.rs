@@ -18,9 +18,11 @@ pub enum CommitSync {
 /// How the bytes of a [`FileSpan`](crate::core::FileSpan) get from the file to the socket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum SpanPath {
-    /// `sendfile(2)` on helper threads.
+    /// `sendfile(2)`: of what the page cache has on the shard's thread, of the rest on helper threads.
     #[default]
     Sendfile,
+    /// `mmap(2)` and `send(2)`, on the same threads.
+    Mmap,
     /// `splice` through a pipe, both halves on the ring.
     Splice,
 }

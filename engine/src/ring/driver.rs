@@ -91,7 +91,7 @@ pub(super) fn run<D: Driven>(
     // Helpers first: they would inherit the pinning.
     let background = Background::start(&config.data_dir, config.shard, inputs.waker.clone())?;
     let senders = match config.span_path {
-        SpanPath::Sendfile => config.sendfile_threads.max(1),
+        SpanPath::Sendfile | SpanPath::Mmap => config.sendfile_threads.max(1),
         SpanPath::Splice => 0,
     };
     let senders = Senders::start(config.shard, senders, &inputs.waker)?;

@@ -28,6 +28,7 @@ mod driver;
 mod error;
 mod files;
 mod lanes;
+mod mapped;
 mod net;
 mod pipe;
 mod pool;

@@ -128,17 +128,23 @@ impl Net {
         let Some(file) = files.fd(span.file) else {
             return self.end(ring, slot, CloseReason::Failed(libc::EBADF));
         };
+        let mapped = self.span_path == SpanPath::Mmap;
         match self.span_path {
-            SpanPath::Sendfile => {
+            SpanPath::Sendfile | SpanPath::Mmap => {
                 let conn = operated_new(self.conn(slot));
                 conn.sending = Sending::Helper;
-                conn.window.for_pages(conn.fd);
+                if mapped {
+                    conn.window.for_copies(conn.fd, span.len);
+                } else {
+                    conn.window.for_pages(conn.fd);
+                }
                 let mut job = Job {
                     slot,
                     socket: conn.fd,
                     file,
                     offset: span.offset,
                     len: span.len.min(JOB_BYTES),
+                    mapped,
                 };
                 let here = job.len.min(most);
                 if is_cached(file, job.offset, here) {

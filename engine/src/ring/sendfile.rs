@@ -1,5 +1,5 @@
-//! `sendfile(2)` on helper threads: on a page that is not in memory it blocks its caller, which must not be the
-//! shard's thread.
+//! `sendfile(2)`, or a mapping and `send(2)`, on helper threads: a page that is not in memory blocks the caller, which
+//! must not be the shard's thread.
 
 use std::os::fd::{BorrowedFd, RawFd};
 use std::sync::Arc;
@@ -11,6 +11,7 @@ use rustix::io::Errno;
 use crate::shard::Wake;
 
 use super::error::{ExitOnPanic, RingError};
+use super::mapped::send_mapped;
 use super::waker::ShardWaker;
 
 /// Bytes sent by one job at most, so that connections take turns.
@@ -26,6 +27,8 @@ pub(super) struct Job {
     pub(super) file: RawFd,
     pub(super) offset: u64,
     pub(super) len: usize,
+    /// By way of a mapping.
+    pub(super) mapped: bool,
 }
 
 /// What became of a [`Job`].
@@ -124,12 +127,20 @@ pub(super) fn carry_out(job: &Job) -> Outcome {
         if sent == job.len {
             break JobEnd::Share;
         }
-        match rustix::fs::sendfile(socket, file, Some(&mut offset), job.len - sent) {
+        let left = job.len - sent;
+        let result = if job.mapped {
+            send_mapped(socket, file, offset, left).inspect(|&n| offset += n as u64)
+        } else {
+            rustix::fs::sendfile(socket, file, Some(&mut offset), left)
+        };
+        match result {
             // The log ends before the span does: the core promised bytes that are not there.
             Ok(0) => break JobEnd::Failed(libc::EIO),
             Ok(n) => sent += n,
             Err(Errno::INTR) => {}
             Err(Errno::AGAIN) => break JobEnd::Full,
+            // What a mapping shows behind the file's end.
+            Err(Errno::FAULT) => break JobEnd::Failed(libc::EIO),
             Err(error) => break JobEnd::Failed(error.raw_os_error()),
         }
     };

@@ -5,7 +5,7 @@
 use super::disk::{DiskConfig, Faults, Latency};
 use super::rng::Rng;
 use super::run::RunOptions;
-use crate::core::{CoreConfig, Durability, Inspect, LogConfig, Mutations};
+use crate::core::{ColdReads, CoreConfig, Durability, Inspect, LogConfig, Mutations};
 
 const US: u64 = 1_000;
 const MS: u64 = 1_000_000;
@@ -52,7 +52,7 @@ pub(super) struct Plan {
     pub(super) commits_in_flight: usize,
     pub(super) open_files: usize,
     pub(super) reads_in_flight: usize,
-    pub(super) read_direct: bool,
+    pub(super) cold_reads: ColdReads,
     /// Longest pause between two steps of one client, nanoseconds.
     pub(super) pause_max_ns: u64,
     /// Percent of steps that are followed by a pause of all clients.
@@ -96,7 +96,11 @@ impl Plan {
             commits_in_flight: rng.between(1, 4) as usize,
             open_files: rng.pick(&[8, 16, 100]),
             reads_in_flight: rng.pick(&[1, 4, 64]),
-            read_direct: rng.percent(50),
+            cold_reads: match rng.below(100) {
+                0..50 => ColdReads::Direct,
+                50..75 => ColdReads::Cached,
+                _ => ColdReads::DirectOnce,
+            },
             pause_max_ns: rng.pick(&[100 * US, 2 * MS, 20 * MS]),
             idle_percent: rng.pick(&[0, 1, 5]),
             idle_max_ns: rng.pick(&[50 * MS, 3000 * MS, 3_600_000 * MS]),
@@ -140,7 +144,7 @@ impl Plan {
             max_batch_bytes: self.max_batch_bytes,
             // The stories are about disks; their clocks and clients' clocks differ by anything.
             inspect: Inspect::Headers,
-            read_direct: self.read_direct,
+            cold_reads: self.cold_reads,
             // Longer than any story: what a producer forgets is Kafka's problem, not the disk's.
             producer_expiry_ms: 365 * 24 * 3_600_000,
             open_files: self.open_files,

@@ -4,7 +4,7 @@
 
 use ringlog_engine::batch::{BatchBuilder, NewRecord};
 use ringlog_engine::core::{
-    AppendError, Core, CoreConfig, Durability, Inspect, LogConfig, Mutations,
+    AppendError, ColdReads, Core, CoreConfig, Durability, Inspect, LogConfig, Mutations,
 };
 use ringlog_engine::id::{Now, Part, PartitionKey, TopicId};
 use ringlog_engine::recovery::{PartitionMeta, RecoveryError, RecoveryOptions, recover};
@@ -22,7 +22,7 @@ pub fn core_config() -> CoreConfig {
         existing_journals: Vec::new(),
         memory_bytes: 1 << 20,
         max_batch_bytes: 4096,
-        read_direct: true,
+        cold_reads: ColdReads::Direct,
         producer_expiry_ms: 1 << 40,
         open_files: 16,
         reads_in_flight: 4,

@@ -4,6 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 use clap::{Parser, ValueEnum};
+use ringlog_engine::core::ColdReads;
 use ringlog_engine::ring::PreflightOptions;
 use ringlog_engine::store::journal_dir;
 
@@ -42,7 +43,7 @@ pub struct Args {
     #[arg(long, value_enum, default_value_t = DurabilityChoice::Fsync)]
     pub durability: DurabilityChoice,
     /// How segments are read for consumers.
-    #[arg(long, value_enum, default_value_t = ReadPath::Direct)]
+    #[arg(long, value_enum, default_value_t = ReadPath::Auto)]
     pub read_path: ReadPath,
     /// Journal of each shard, in bytes.
     #[arg(long, default_value_t = 512 << 20)]
@@ -103,15 +104,17 @@ impl DurabilityChoice {
 /// Read paths.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum ReadPath {
+    /// O_DIRECT reads; what is read again while no commits come, by sendfile through the page cache (glommio: O_DIRECT).
+    Auto,
     /// O_DIRECT reads on the ring.
     Direct,
     /// Reads through the page cache on the ring.
     Pread,
-    /// sendfile on helper threads.
+    /// sendfile from the page cache; on helper threads what is not in it.
     Sendfile,
     /// splice on the ring.
     Splice,
-    /// Mapped files (not there yet: refused).
+    /// Mapped files and send, on the same threads as sendfile.
     Mmap,
 }
 
@@ -122,7 +125,7 @@ impl Args {
         config.advertise = self.advertise.clone();
         config.port = self.port;
         config.data_dir = self.data.display().to_string();
-        config.spans = matches!(self.read_path, ReadPath::Sendfile | ReadPath::Splice);
+        config.spans = self.cold_reads() != ColdReads::Direct && self.read_path != ReadPath::Pread;
         if let Some(path) = &self.config {
             let place = path.display();
             let text = std::fs::read_to_string(path)
@@ -144,6 +147,15 @@ impl Args {
                 .map_err(|e| StartError::settings(format!("--set: {e}")))?;
         }
         Ok(config)
+    }
+
+    /// What enters the page cache when segments are read.
+    pub(super) fn cold_reads(&self) -> ColdReads {
+        match (self.read_path, self.driver) {
+            (ReadPath::Auto, DriverChoice::Ring) => ColdReads::DirectOnce,
+            (ReadPath::Auto | ReadPath::Direct, _) => ColdReads::Direct,
+            _ => ColdReads::Cached,
+        }
     }
 
     /// How many shards.
@@ -188,9 +200,12 @@ impl Args {
             if !cfg!(feature = "glommio") {
                 return Err(self.not_built());
             }
-            if matches!(self.read_path, ReadPath::Sendfile | ReadPath::Splice) {
+            if matches!(
+                self.read_path,
+                ReadPath::Sendfile | ReadPath::Splice | ReadPath::Mmap
+            ) {
                 return Err(StartError::settings(
-                    "--driver glommio has neither sendfile nor splice; use --read-path direct or pread"
+                    "--driver glommio has neither sendfile, splice nor mmap; use --read-path auto, direct or pread"
                         .into(),
                 ));
             }
@@ -206,12 +221,6 @@ impl Args {
                         .into(),
                 ));
             }
-        }
-        if self.read_path == ReadPath::Mmap {
-            return Err(StartError::settings(
-                "--read-path mmap: a page fault would stop the whole shard; use direct, pread, sendfile or splice"
-                    .into(),
-            ));
         }
         Ok(())
     }

@@ -72,6 +72,7 @@ impl Driver for Ring {
             recorder: place.recorder.clone(),
             span_path: match place.args.read_path {
                 ReadPath::Splice => SpanPath::Splice,
+                ReadPath::Mmap => SpanPath::Mmap,
                 _ => SpanPath::Sendfile,
             },
             ..RingConfig::new(place.args.data.clone(), place.shard)

@@ -286,7 +286,7 @@ fn core_config(args: &Args, config: &Config, shards: u32) -> CoreConfig {
         memory_bytes: args.memory_bytes.unwrap_or(0).max(journal + CACHE_BYTES),
         max_batch_bytes: config.batch_bytes_max(),
         inspect: config.inspect(),
-        read_direct: args.read_path == ReadPath::Direct,
+        cold_reads: args.cold_reads(),
         producer_expiry_ms: config.number("producer.id.expiration.ms"),
         open_files: OPEN_FILES_MAX,
         reads_in_flight: config.number("ringlog.reads.in.flight") as usize,

@@ -356,7 +356,7 @@ fn wrong_settings_are_named() {
         &["--set", "num.partitions=none"],
         &["--set", "nonsense"],
         &["--shards", "0"],
-        &["--read-path", "mmap"],
+        &["--driver", "glommio", "--read-path", "mmap"],
         &["--driver", "glommio", "--read-path", "splice"],
     ];
     for case in cases {

@@ -8,7 +8,7 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use bytes::{Bytes, BytesMut};
 use kafka_wire::{KafkaMessage, RequestResponsePair};
 use kafka_wire_core::{ApiVersion, DecodeLimits, KafkaDecode, KafkaEncode};
-use ringlog_engine::core::{Core, CoreConfig, Durability};
+use ringlog_engine::core::{ColdReads, Core, CoreConfig, Durability};
 use ringlog_engine::id::{Now, Part};
 use ringlog_engine::recovery::{RecoveryOptions, recover};
 use ringlog_engine::shard::{CloseReason, ConnId, NetCommand, SendData, Shard};
@@ -82,7 +82,7 @@ impl World {
             memory_bytes: 64 << 20,
             max_batch_bytes: 100 << 10,
             inspect: config.inspect(),
-            read_direct: false,
+            cold_reads: ColdReads::Cached,
             producer_expiry_ms: config.number("producer.id.expiration.ms"),
             open_files: 64,
             reads_in_flight: 8,

@@ -48,7 +48,7 @@ fn span(harness: &Harness, conn: ConnId, offset: u64, len: usize) {
 
 #[test]
 fn spans_arrive_in_order_with_what_surrounds_them_even_to_slow_readers() {
-    for path in [SpanPath::Sendfile, SpanPath::Splice] {
+    for path in [SpanPath::Sendfile, SpanPath::Mmap, SpanPath::Splice] {
         let (harness, content) = with_file(path);
         let mut streams: Vec<_> = (0..3).map(|_| harness.connect()).collect();
         for _ in &streams {
@@ -88,7 +88,7 @@ fn spans_arrive_in_order_with_what_surrounds_them_even_to_slow_readers() {
 
 #[test]
 fn a_span_that_cannot_be_sent_closes_the_connection() {
-    for path in [SpanPath::Sendfile, SpanPath::Splice] {
+    for path in [SpanPath::Sendfile, SpanPath::Mmap, SpanPath::Splice] {
         let (harness, _) = with_file(path);
         // Past the file's end, and a file that is not open.
         let mut stream = harness.connect();
@@ -114,7 +114,7 @@ fn a_span_that_cannot_be_sent_closes_the_connection() {
 
 #[test]
 fn an_abort_and_a_vanished_peer_end_a_span() {
-    for path in [SpanPath::Sendfile, SpanPath::Splice] {
+    for path in [SpanPath::Sendfile, SpanPath::Mmap, SpanPath::Splice] {
         let (harness, _) = with_file(path);
         for abort in [true, false] {
             let stream = harness.connect();

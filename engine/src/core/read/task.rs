@@ -1,37 +1,31 @@
-//! Reading: from the journal's memory at once, from segment files by tasks that wait for the disk.
+//! Tasks: a read of one partition's segment files, step by step.
 
-use std::collections::{BTreeMap, VecDeque};
-
-use crate::batch::{BatchHeader, body};
+use crate::batch::BatchHeader;
 use crate::buf::{AlignedBuf, BLOCK, Slice, round_down, round_up};
 use crate::disk::{DiskError, FileId, Lane, OpKind, OpenMode};
 use crate::id::{Now, Part};
 use crate::store::{SegmentFile, SparseIndex};
 
-use super::api::{
-    Chunk, Event, FetchData, FetchError, FetchSpec, FileSpan, ReadId, Reply, TimedOffset,
+use super::search::{Look, PROBE, find_record, look, whole_batches, youngest};
+use super::{GENTLE_NS, INDEXES_KEPT, QUEUE_MAX, Reads};
+use crate::core::api::{
+    Chunk, Event, FetchData, FetchError, FetchSpec, FileSpan, ReadId, TimedOffset,
 };
-use super::files::FileKey;
-use super::outbox::Owner;
-use super::partition::ReadHint;
-use super::{Core, OpenWaiter};
+use crate::core::files::FileKey;
+use crate::core::outbox::Owner;
+use crate::core::partition::ReadHint;
+use crate::core::{ColdReads, Core, OpenWaiter};
 
-/// Reads that may wait for their turn.
-const QUEUE_MAX: usize = 10_000;
-/// Sealed segments whose index stays in memory.
-const INDEXES_KEPT: usize = 256;
 /// An index file is at most this long, bytes: entries are bounded when a segment is sealed.
 const INDEX_FILE_MAX: usize = 64 << 10;
 /// A single read is at most this long, bytes, unless one batch is longer.
 const READ_MAX: usize = 1 << 20;
-/// Read to find a batch when only its place is wanted, bytes.
-const PROBE: usize = 64 << 10;
-/// Decompressed records of one batch at most, bytes, when looking for a timestamp.
-const INFLATED_MAX: usize = 128 << 20;
+/// And while commits come.
+const GENTLE_MAX: usize = 256 << 10;
 
 /// What a task is looking for.
 #[derive(Debug, Clone, Copy)]
-enum Goal {
+pub(super) enum Goal {
     Fetch(FetchSpec),
     /// First record at or after a time.
     Time(i64),
@@ -40,7 +34,7 @@ enum Goal {
 }
 
 #[derive(Debug)]
-enum Step {
+pub(super) enum Step {
     /// Waiting for a file to be opened, or for a turn.
     Opening,
     /// The offset index, then the time index, of a sealed segment.
@@ -50,7 +44,7 @@ enum Step {
 }
 
 #[derive(Debug)]
-struct Task {
+pub(super) struct Task {
     part: u32,
     goal: Goal,
     segment: i64,
@@ -61,206 +55,36 @@ struct Task {
     want: usize,
     file: Option<(FileKey, FileId)>,
     exact: bool,
+    /// Reads go through the page cache.
+    cached: bool,
 }
 
-/// Reads under way.
-#[derive(Debug, Default)]
-pub(super) struct Reads {
-    tasks: BTreeMap<ReadId, Task>,
-    waiting: VecDeque<ReadId>,
-    active: usize,
-    next_id: u64,
-    indexes: VecDeque<(u32, i64)>,
+impl Task {
+    /// Whether what is found is answered as a place in the file.
+    fn lends(&self, spec: FetchSpec) -> bool {
+        spec.spans && self.cached
+    }
 }
 
 impl Reads {
-    pub(super) fn is_idle(&self) -> bool {
-        self.tasks.is_empty()
+    /// Bytes of a read at most.
+    fn most_bytes(&self) -> usize {
+        if self.gentle { GENTLE_MAX } else { READ_MAX }
+    }
+
+    /// What a commit waits behind is small while commits come.
+    fn note_commit(&mut self, now: Now, committing: bool) {
+        if committing {
+            self.commit_ns = Some(now.mono_ns);
+        }
+        self.gentle = self
+            .commit_ns
+            .is_some_and(|at| now.mono_ns < at + GENTLE_NS);
     }
 }
 
 impl Core {
-    /// Reads from `spec.offset` up to the high watermark: from memory at once, else by an [`Event::Fetched`].
-    ///
-    /// # Errors
-    /// [`FetchError`].
-    pub fn fetch(
-        &mut self,
-        _now: Now,
-        part: Part,
-        spec: FetchSpec,
-    ) -> Result<Reply<FetchData>, FetchError> {
-        let serve_undurable = self.config.mutations.serve_undurable;
-        let partition = self.partition(part)?;
-        let end = if serve_undurable {
-            partition.log_end
-        } else if spec.committed {
-            partition.last_stable()
-        } else {
-            partition.high_watermark
-        };
-        if spec.offset < partition.log_start || spec.offset > partition.log_end {
-            return Err(FetchError::OutOfRange {
-                offset: spec.offset,
-                log_start_offset: partition.log_start,
-                log_end_offset: partition.log_end,
-            });
-        }
-        if spec.offset >= end {
-            return Ok(Reply::Ready(FetchData::default()));
-        }
-        if let Some(at) = partition.tail_at(spec.offset) {
-            let data = self.collect(part, at, end, spec);
-            self.stats.read_memory_bytes += data.bytes as u64;
-            return Ok(Reply::Ready(data));
-        }
-        let at = partition.stored.segment_at(spec.offset);
-        let segment = at.map(|at| partition.stored.segments[at].base_offset);
-        let Some(segment) = segment else {
-            return Err(FetchError::Damaged {
-                segment: spec.offset,
-                position: 0,
-            });
-        };
-        let hint = partition
-            .hint(spec.offset)
-            .filter(|hint| hint.segment == segment);
-        let id = self.start_read(part, Goal::Fetch(spec), segment, hint)?;
-        Ok(self.reply_now(id, |event| match event {
-            Event::Fetched(_, Ok(data)) => Some(data),
-            _ => None,
-        }))
-    }
-
-    /// A read that ended without waiting is answered at once.
-    fn reply_now<T>(&mut self, id: ReadId, take: impl Fn(Event) -> Option<T>) -> Reply<T> {
-        let done = match self.out.events.back() {
-            Some(Event::Fetched(last, Ok(_))) | Some(Event::Timed(last, Ok(_))) => *last == id,
-            _ => false,
-        };
-        if done && let Some(value) = self.out.events.pop_back().and_then(take) {
-            return Reply::Ready(value);
-        }
-        Reply::Pending(id)
-    }
-
-    /// Batches in memory from tail entry `at` on, up to `end`.
-    fn collect(&self, part: Part, at: usize, end: i64, spec: FetchSpec) -> FetchData {
-        let mut data = FetchData::default();
-        let Some(partition) = self.parts.get(part.0 as usize).and_then(Option::as_ref) else {
-            return data;
-        };
-        for entry in partition.tail.range(at..) {
-            let first = data.chunks.is_empty() && spec.min_one;
-            if entry.base_offset >= end || !first && data.bytes + entry.len() > spec.max_bytes {
-                data.end = entry.base_offset;
-                return data;
-            }
-            let Some(slice) = self.journal.slice(entry.place, entry.len()) else {
-                break;
-            };
-            data.bytes += entry.len();
-            data.chunks.push(Chunk::Bytes(slice));
-        }
-        data.end = end;
-        data
-    }
-
-    /// Gives back the file of a span once it is sent or dropped; each span of a [`FetchData`] exactly once.
-    pub fn release(&mut self, span: FileSpan) {
-        self.files.release(&mut self.out, span.file);
-    }
-
-    /// The first record whose timestamp is at least `timestamp_ms`, or [`Event::Timed`] later. Batches that are
-    /// not in files yet are looked at one by one.
-    ///
-    /// # Errors
-    /// [`FetchError`].
-    pub fn offset_for_time(
-        &mut self,
-        _now: Now,
-        part: Part,
-        timestamp_ms: i64,
-    ) -> Result<Reply<Option<TimedOffset>>, FetchError> {
-        let partition = self.partition(part)?;
-        if partition.max_timestamp.0 < timestamp_ms
-            || partition.log_start == partition.high_watermark
-        {
-            return Ok(Reply::Ready(None));
-        }
-        // One that ends at the log's start is about to go.
-        let log_start = partition.log_start;
-        let mut segments = partition.stored.segments.iter();
-        let found = segments.find(|s| s.max_timestamp >= timestamp_ms && s.next_offset > log_start);
-        let Some(segment) = found else {
-            return Ok(Reply::Ready(self.time_in_memory(part, timestamp_ms)));
-        };
-        let base = segment.base_offset;
-        let id = self.start_read(part, Goal::Time(timestamp_ms), base, None)?;
-        Ok(self.reply_now(id, |event| match event {
-            Event::Timed(_, Ok(found)) => Some(found),
-            _ => None,
-        }))
-    }
-
-    fn time_in_memory(&self, part: Part, timestamp_ms: i64) -> Option<TimedOffset> {
-        let partition = self.parts.get(part.0 as usize)?.as_ref()?;
-        let skip = (partition.tail_stored - partition.tail_dropped) as usize;
-        for entry in partition.tail.range(skip..) {
-            if entry.base_offset >= partition.high_watermark {
-                return None;
-            }
-            let batch = self.journal.slice(entry.place, entry.len())?;
-            let header = BatchHeader::read(&batch)?;
-            if header.max_timestamp.get() >= timestamp_ms {
-                let found = find_record(&batch, partition.log_start, |ts| ts >= timestamp_ms);
-                if found.is_some() {
-                    return found;
-                }
-            }
-        }
-        None
-    }
-
-    /// The record with the largest timestamp (ListOffsets -3), if the log is not empty.
-    ///
-    /// # Errors
-    /// [`FetchError`].
-    pub fn max_timestamp(
-        &mut self,
-        _now: Now,
-        part: Part,
-    ) -> Result<Reply<Option<TimedOffset>>, FetchError> {
-        let partition = self.partition(part)?;
-        let mut largest = partition.max_timestamp;
-        if largest.1 < partition.log_start {
-            largest = partition.newest_left(&self.journal);
-        }
-        let (newest, offset) = largest;
-        if newest < 0 || partition.log_start == partition.high_watermark {
-            return Ok(Reply::Ready(None));
-        }
-        let end = partition.high_watermark;
-        if let Some(at) = partition.tail_at(offset.min(end - 1)) {
-            let entry = partition.tail[at];
-            let log_start = partition.log_start;
-            let batch = self.journal.slice(entry.place, entry.len());
-            return Ok(Reply::Ready(
-                batch.and_then(|batch| youngest(&batch, log_start)),
-            ));
-        }
-        let at = partition.stored.segment_at(offset);
-        let Some(segment) = at.map(|at| partition.stored.segments[at].base_offset) else {
-            return Ok(Reply::Ready(None));
-        };
-        let id = self.start_read(part, Goal::Newest(offset), segment, None)?;
-        Ok(self.reply_now(id, |event| match event {
-            Event::Timed(_, Ok(found)) => Some(found),
-            _ => None,
-        }))
-    }
-
-    fn start_read(
+    pub(super) fn start_read(
         &mut self,
         part: Part,
         goal: Goal,
@@ -281,15 +105,21 @@ impl Core {
             want: 0,
             file: None,
             exact: hint.is_some(),
+            cached: false,
         };
         self.reads.tasks.insert(id, task);
         self.reads.waiting.push_back(id);
-        self.pump_reads();
+        self.start_waiting();
         Ok(id)
     }
 
     /// Starts waiting reads while few enough are under way.
-    pub(super) fn pump_reads(&mut self) {
+    pub(in crate::core) fn pump_reads(&mut self, now: Now) {
+        self.reads.note_commit(now, self.journal.is_committing());
+        self.start_waiting();
+    }
+
+    fn start_waiting(&mut self) {
         while self.reads.active < self.config.reads_in_flight.max(1)
             && let Some(id) = self.reads.waiting.pop_front()
         {
@@ -300,6 +130,7 @@ impl Core {
 
     /// Finds out where to read: by hint, by the index in memory, or by reading the index first.
     fn begin_read(&mut self, id: ReadId) {
+        let most = self.reads.most_bytes();
         let Some(task) = self.reads.tasks.get_mut(&id) else {
             return;
         };
@@ -325,10 +156,19 @@ impl Core {
             let gap = found.bytes / (index.entries().len() as u64 + 1);
             task.want = (gap as usize).clamp(PROBE, READ_MAX);
         }
+        task.cached = match self.config.cold_reads {
+            ColdReads::Direct => false,
+            ColdReads::Cached => true,
+            // Filling the page cache takes the shard's core and the device from commits.
+            ColdReads::DirectOnce => {
+                !self.reads.gentle && self.reads.seen.has(task.part, segment, task.position)
+            }
+        };
         task.want = match goal {
-            Goal::Fetch(spec) if spec.spans => task.want.clamp(PROBE, READ_MAX),
-            Goal::Fetch(spec) => (task.want + spec.max_bytes).clamp(BLOCK, READ_MAX + PROBE),
-            Goal::Time(_) | Goal::Newest(_) => task.want.clamp(PROBE, READ_MAX),
+            Goal::Fetch(spec) if !task.lends(spec) => {
+                (task.want + spec.max_bytes).clamp(BLOCK, most + PROBE)
+            }
+            _ => task.want.clamp(PROBE, READ_MAX),
         };
         self.read_batches(id);
     }
@@ -405,12 +245,10 @@ impl Core {
         let Some(partition) = self.parts[task.part as usize].as_ref() else {
             return self.end_read(id, Err(FetchError::UnknownPartition));
         };
-        let spans = matches!(task.goal, Goal::Fetch(spec) if spec.spans);
-        let direct = self.config.read_direct && !spans;
-        let mode = if direct {
-            OpenMode::ReadDirect
-        } else {
+        let mode = if task.cached {
             OpenMode::ReadBuffered
+        } else {
+            OpenMode::ReadDirect
         };
         let key = FileKey {
             part: task.part,
@@ -434,7 +272,7 @@ impl Core {
     }
 
     /// A file that a read waits for is open, or cannot be opened.
-    pub(super) fn read_opened(&mut self, id: ReadId, result: Result<(), DiskError>) {
+    pub(in crate::core) fn read_opened(&mut self, id: ReadId, result: Result<(), DiskError>) {
         if let Err(error) = result {
             return self.end_read(id, Err(FetchError::Disk(error)));
         }
@@ -457,7 +295,12 @@ impl Core {
     }
 
     /// A read of a task ended.
-    pub(super) fn read_done(&mut self, id: ReadId, result: Result<(), DiskError>, buf: AlignedBuf) {
+    pub(in crate::core) fn read_done(
+        &mut self,
+        id: ReadId,
+        result: Result<(), DiskError>,
+        buf: AlignedBuf,
+    ) {
         if let Err(error) = result {
             return self.end_read(id, Err(FetchError::Disk(error)));
         }
@@ -492,7 +335,7 @@ impl Core {
     }
 
     /// Notes that a sealed segment's index is in memory, and drops the oldest such.
-    pub(super) fn keep_index(&mut self, part: u32, base: i64) {
+    pub(in crate::core) fn keep_index(&mut self, part: u32, base: i64) {
         self.reads.indexes.push_back((part, base));
         if self.reads.indexes.len() > INDEXES_KEPT
             && let Some((part, base)) = self.reads.indexes.pop_front()
@@ -632,6 +475,7 @@ impl Core {
         start: usize,
         position: u64,
     ) {
+        let most = self.reads.most_bytes();
         let Some(task) = self.reads.tasks.get_mut(&id) else {
             return;
         };
@@ -655,7 +499,7 @@ impl Core {
             i64::MAX
         };
         let segment_end = segment.next_offset;
-        if spec.spans && position < file_end && segment_end <= bound {
+        if task.lends(spec) && position < file_end && segment_end <= bound {
             let len = wanted.min((file_end - position) as usize);
             let mut data = FetchData::default();
             if let Some((_, file)) = task.file.take() {
@@ -676,11 +520,11 @@ impl Core {
             return self.end_read(id, Ok(data));
         }
         let here = bytes.len() - start;
-        if here < wanted.min(READ_MAX).max(first) && here < (end - position) as usize {
+        if here < wanted.min(most).max(first) && here < (end - position) as usize {
             // The search ended near the end of what was read: read again from the batch itself.
             task.position = position;
             task.exact = true;
-            task.want = wanted.min(READ_MAX).max(first);
+            task.want = wanted.min(most).max(first);
             return self.read_batches(id);
         }
         let (len, next) = whole_batches(&bytes[start..], wanted.min(here), bound);
@@ -690,7 +534,12 @@ impl Core {
             segment: segment_base,
             position: position + len as u64,
         };
+        let (part, cached) = (task.part, task.cached);
         partition.remember(spec.offset, hint);
+        if !cached && self.config.cold_reads == ColdReads::DirectOnce {
+            let read = (position, hint.position);
+            self.reads.seen.note(part, segment_base, read, end);
+        }
         let chunks = vec![Chunk::Bytes(bytes.cut(start, start + len))];
         let data = FetchData {
             chunks,
@@ -727,84 +576,4 @@ impl Core {
         self.reads.active -= 1;
         Some(task.goal)
     }
-}
-
-/// What a search through batches came to.
-enum Look {
-    /// The batch, whole.
-    Found { at: usize, len: usize },
-    /// Not among the whole batches; the next begins at `at` and is `need` bytes long as far as is known.
-    More { at: usize, need: usize },
-    /// No batch begins there.
-    Damaged(usize),
-}
-
-/// Looks through whole batches for the first that `wanted` selects.
-fn look(bytes: &[u8], wanted: impl Fn(&BatchHeader) -> bool) -> Look {
-    let mut at = 0;
-    loop {
-        let rest = &bytes[at..];
-        let Some(header) = BatchHeader::read(rest) else {
-            return Look::More { at, need: PROBE };
-        };
-        if header.magic != crate::batch::header::MAGIC_V2 || header.batch_length.get() < 49 {
-            return Look::Damaged(at);
-        }
-        let len = header.total_len();
-        if len > rest.len() {
-            return Look::More { at, need: len };
-        }
-        if wanted(header) {
-            return Look::Found { at, len };
-        }
-        at += len;
-    }
-}
-
-/// Length of the whole batches within `limit` bytes and before `bound`, the first in any case, and the offset after
-/// them.
-fn whole_batches(bytes: &[u8], limit: usize, bound: i64) -> (usize, i64) {
-    let (mut len, mut next) = (0, 0);
-    while let Ok(header) = BatchHeader::parse(&bytes[len..]) {
-        let is_past = header.base_offset.get() >= bound;
-        if len > 0 && (is_past || len + header.total_len() > limit) {
-            break;
-        }
-        len += header.total_len();
-        next = header.next_offset();
-    }
-    (len, next)
-}
-
-fn find_record(batch: &[u8], log_start: i64, wanted: impl Fn(i64) -> bool) -> Option<TimedOffset> {
-    let header = BatchHeader::read(batch)?;
-    let mut scratch = Vec::new();
-    let records = body(batch, INFLATED_MAX, &mut scratch).ok()?;
-    for record in records {
-        let record = record.ok()?;
-        let offset = header.base_offset.get() + i64::from(record.offset_delta);
-        let timestamp_ms = record_time(header, record.timestamp_delta);
-        if offset >= log_start && wanted(timestamp_ms) {
-            return Some(TimedOffset {
-                offset,
-                timestamp_ms,
-                leader_epoch: header.partition_leader_epoch.get(),
-            });
-        }
-    }
-    None
-}
-
-/// A record's timestamp: the broker's for the whole batch, or the producer's own.
-fn record_time(header: &BatchHeader, delta: i64) -> i64 {
-    if header.attributes.get() & crate::batch::header::ATTR_LOG_APPEND_TIME != 0 {
-        header.max_timestamp.get()
-    } else {
-        header.base_timestamp.get().saturating_add(delta)
-    }
-}
-
-fn youngest(batch: &[u8], log_start: i64) -> Option<TimedOffset> {
-    let newest = BatchHeader::read(batch)?.max_timestamp.get();
-    find_record(batch, log_start, |timestamp_ms| timestamp_ms == newest)
 }
