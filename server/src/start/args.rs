@@ -176,12 +176,12 @@ impl Args {
     pub(super) fn host_needs(&self, shards: u32) -> PreflightOptions {
         PreflightOptions {
             any_file_system: self.any_file_system,
-            // Journals are written in full before they are used. Once they are there, a full disk is no reason not to
-            // start: what is stored can be read, and records be deleted.
+            // Journals are written in full before they are used, and as much is held for their way to segments. Once they
+            // are there, a full disk is no reason not to start: what is stored can be read, and records be deleted.
             free_bytes_min: if has_journals(&self.data) {
                 0
             } else {
-                (self.journal_bytes + (64 << 20)).saturating_mul(u64::from(shards))
+                (2 * self.journal_bytes + (64 << 20)).saturating_mul(u64::from(shards))
             },
             ..PreflightOptions::default()
         }
@@ -246,10 +246,10 @@ mod tests {
             "--journal-bytes",
             "67108864",
         ]);
-        assert_eq!(args.host_needs(2).free_bytes_min, 2 * (128 << 20));
+        assert_eq!(args.host_needs(2).free_bytes_min, 2 * (192 << 20));
         let journals = data.path().join(journal_dir(0));
         std::fs::create_dir_all(&journals).expect("a folder");
-        assert_eq!(args.host_needs(2).free_bytes_min, 2 * (128 << 20));
+        assert_eq!(args.host_needs(2).free_bytes_min, 2 * (192 << 20));
         std::fs::write(journals.join("0-67108864"), b"").expect("a file");
         assert_eq!(args.host_needs(2).free_bytes_min, 0);
     }

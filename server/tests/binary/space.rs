@@ -128,7 +128,7 @@ fn segment_bytes(data: &Path) -> u64 {
 
 /// Fills a disk until producing is refused; then reads, makes space, and produces again.
 fn fill(least: &str) {
-    let Some(disk) = SmallDisk::new(480 << 20) else {
+    let Some(disk) = SmallDisk::new(544 << 20) else {
         eprintln!("left out: no file system can be mounted here");
         return;
     };
