@@ -36,8 +36,8 @@ pub(super) struct Asks {
 #[derive(Debug)]
 struct Asked {
     ask: Ask,
-    producer_id: i64,
-    /// A marker came in between: the answer may be of an earlier transaction of the same epoch.
+    add: Add,
+    /// A marker came in between: the answer may be of the transaction that it ended.
     stale: bool,
 }
 
@@ -46,7 +46,7 @@ impl Asks {
     pub(super) fn decided(&mut self, part: Part, producer_id: i64) {
         for asked in self.table.values_mut() {
             if let Ask::Produce { parts, .. } = &asked.ask
-                && asked.producer_id == producer_id
+                && asked.add.producer_id == producer_id
                 && parts.contains(&part)
             {
                 asked.stale = true;
@@ -60,16 +60,16 @@ pub(crate) fn ask(server: &mut Server, mut add: Add, ask: Ask) {
     let asks = &mut server.txn.asks;
     asks.next += 1;
     let id = asks.next;
-    let asked = Asked {
-        ask,
-        producer_id: add.producer_id,
-        stale: false,
-    };
-    asks.table.insert(id, asked);
     add.origin = Origin::Shard {
         shard: server.env.shard,
         id,
     };
+    let asked = Asked {
+        ask,
+        add: add.clone(),
+        stale: false,
+    };
+    asks.table.insert(id, asked);
     let mail = match coordinator_of(server, &add.transactional_id) {
         Some(shard) => (shard, TxnMail::Add(add)),
         None => {
@@ -80,12 +80,14 @@ pub(crate) fn ask(server: &mut Server, mut add: Add, ask: Ask) {
     post(server, mail.0, mail.1);
 }
 
-pub(super) fn answered(server: &mut Server, cx: &mut Cx<'_>, id: u64, mut results: Vec<i16>) {
+pub(super) fn answered(server: &mut Server, cx: &mut Cx<'_>, id: u64, results: Vec<i16>) {
     let Some(asked) = server.txn.asks.table.remove(&id) else {
         return;
     };
     if asked.stale {
-        results.fill(error::INVALID_TXN_STATE);
+        // Of the ended transaction, or of the next one, whose producer need not wait for markers: asked again, the
+        // coordinator knows.
+        return ask(server, asked.add, asked.ask);
     }
     match asked.ask {
         Ask::Produce { conn, .. } => crate::api::produce::verified(server, cx, conn, results),
