@@ -4,7 +4,7 @@ use crate::batch::BatchHeader;
 use crate::buf::{AlignedBuf, BLOCK, Slice, round_down, round_up};
 use crate::disk::{DiskError, FileId, Lane, OpKind, OpenMode};
 use crate::id::{Now, Part};
-use crate::store::{SegmentFile, SparseIndex};
+use crate::store::{Segment, SegmentFile, SparseIndex};
 
 use super::search::{Look, PROBE, find_record, look, whole_batches, youngest};
 use super::{GENTLE_NS, INDEXES_KEPT, QUEUE_MAX, Reads};
@@ -13,7 +13,7 @@ use crate::core::api::{
 };
 use crate::core::files::FileKey;
 use crate::core::outbox::Owner;
-use crate::core::partition::ReadHint;
+use crate::core::partition::{Partition, ReadHint};
 use crate::core::{ColdReads, Core, OpenWaiter};
 
 /// An index file is at most this long, bytes: entries are bounded when a segment is sealed.
@@ -63,6 +63,26 @@ impl Task {
     /// Whether what is found is answered as a place in the file.
     fn lends(&self, spec: FetchSpec) -> bool {
         spec.spans && self.cached
+    }
+
+    /// The partition and its segment that the task reads, unless one was removed meanwhile.
+    fn stored<'p>(
+        &self,
+        parts: &'p [Option<Box<Partition>>],
+    ) -> Result<(&'p Partition, &'p Segment), FetchError> {
+        let partition = parts[self.part as usize].as_deref();
+        let partition = partition.ok_or(FetchError::UnknownPartition)?;
+        match partition.stored.segment_at(self.segment) {
+            Some(at) => Ok((partition, &partition.stored.segments[at])),
+            None => Err(FetchError::OutOfRange {
+                offset: match self.goal {
+                    Goal::Fetch(spec) => spec.offset,
+                    Goal::Time(_) | Goal::Newest(_) => -1,
+                },
+                log_start_offset: partition.log_start,
+                log_end_offset: partition.log_end,
+            }),
+        }
     }
 }
 
@@ -135,12 +155,9 @@ impl Core {
             return;
         };
         let (goal, segment) = (task.goal, task.segment);
-        let Some(partition) = self.parts[task.part as usize].as_ref() else {
-            return self.end_read(id, Err(FetchError::UnknownPartition));
-        };
-        let at = partition.stored.segment_at(segment);
-        let Some(found) = at.map(|at| &partition.stored.segments[at]) else {
-            return self.end_read(id, Err(self.gone(id)));
+        let (_, found) = match task.stored(&self.parts) {
+            Ok(found) => found,
+            Err(error) => return self.end_read(id, Err(error)),
         };
         if !task.exact {
             let Some(index) = &found.index else {
@@ -173,34 +190,14 @@ impl Core {
         self.read_batches(id);
     }
 
-    /// The segment a task wants was removed meanwhile.
-    fn gone(&self, id: ReadId) -> FetchError {
-        let task = self.reads.tasks.get(&id);
-        let Some(partition) = task.and_then(|t| self.parts[t.part as usize].as_ref()) else {
-            return FetchError::UnknownPartition;
-        };
-        let offset = match task.map(|task| task.goal) {
-            Some(Goal::Fetch(spec)) => spec.offset,
-            _ => -1,
-        };
-        FetchError::OutOfRange {
-            offset,
-            log_start_offset: partition.log_start,
-            log_end_offset: partition.log_end,
-        }
-    }
-
     /// Reads from the task's position, through the file or, when all of it is there, from the odd tail.
     fn read_batches(&mut self, id: ReadId) {
         let Some(task) = self.reads.tasks.get_mut(&id) else {
             return;
         };
-        let Some(partition) = self.parts[task.part as usize].as_ref() else {
-            return self.end_read(id, Err(FetchError::UnknownPartition));
-        };
-        let found = partition.stored.segment_at(task.segment);
-        let Some(segment) = found.map(|at| &partition.stored.segments[at]) else {
-            return self.end_read(id, Err(self.gone(id)));
+        let (_, segment) = match task.stored(&self.parts) {
+            Ok(found) => found,
+            Err(error) => return self.end_read(id, Err(error)),
         };
         let from = round_down(task.position as usize) as u64;
         task.step = Step::Scan { from };
@@ -353,12 +350,9 @@ impl Core {
         let Some(task) = self.reads.tasks.get_mut(&id) else {
             return;
         };
-        let Some(partition) = self.parts[task.part as usize].as_ref() else {
-            return self.end_read(id, Err(FetchError::UnknownPartition));
-        };
-        let found = partition.stored.segment_at(task.segment);
-        let Some(segment) = found.map(|at| &partition.stored.segments[at]) else {
-            return self.end_read(id, Err(self.gone(id)));
+        let (partition, segment) = match task.stored(&self.parts) {
+            Ok(found) => found,
+            Err(error) => return self.end_read(id, Err(error)),
         };
         let Step::Scan { from } = task.step else {
             return;
@@ -479,12 +473,9 @@ impl Core {
         let Some(task) = self.reads.tasks.get_mut(&id) else {
             return;
         };
-        let Some(partition) = self.parts[task.part as usize].as_mut() else {
-            return self.end_read(id, Err(FetchError::UnknownPartition));
-        };
-        let found = partition.stored.segment_at(task.segment);
-        let Some(segment) = found.map(|at| &partition.stored.segments[at]) else {
-            return self.end_read(id, Err(self.gone(id)));
+        let (partition, segment) = match task.stored(&self.parts) {
+            Ok(found) => found,
+            Err(error) => return self.end_read(id, Err(error)),
         };
         let (end, file_end) = (segment.bytes, segment.file_bytes());
         let first = BatchHeader::read(&bytes[start..]).map_or(0, BatchHeader::total_len);
@@ -535,7 +526,9 @@ impl Core {
             position: position + len as u64,
         };
         let (part, cached) = (task.part, task.cached);
-        partition.remember(spec.offset, hint);
+        if let Some(partition) = self.parts[part as usize].as_mut() {
+            partition.remember(spec.offset, hint);
+        }
         if !cached && self.config.cold_reads == ColdReads::DirectOnce {
             let read = (position, hint.position);
             self.reads.seen.note(part, segment_base, read, end);
