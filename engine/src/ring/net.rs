@@ -60,7 +60,7 @@ pub(super) struct Net {
     pub(super) room: usize,
     /// Listed again for the next turn: there was no room in this one.
     pub(super) postponed: Vec<u32>,
-    /// Of `sendfile` calls made by the shard's own thread.
+    /// What became of `sendfile` jobs, of helpers and of the shard's own thread, for the next turn.
     pub(super) outcomes: VecDeque<Outcome>,
     ended: Vec<(ConnId, CloseReason)>,
     pub(super) span_path: SpanPath,

@@ -15,7 +15,6 @@ use super::background::{Background, Report};
 use super::clock::mono_ns;
 use super::lanes::Lanes;
 use super::net::{Net, Scene};
-use super::sendfile::Outcome;
 use super::table::FileTable;
 use super::uring::{Done, Kind, Ring, Token, Wait};
 use super::waker::poll_entry;
@@ -47,7 +46,6 @@ pub(super) struct Turns<'a, 'r, D: Driven> {
     done: Vec<Done>,
     mail: VecDeque<D::Mail>,
     reports: VecDeque<Report>,
-    outcomes: VecDeque<Outcome>,
     number: u32,
     recorder: Option<Arc<Recorder>>,
 }
@@ -78,7 +76,6 @@ impl<'a, 'r, D: Driven> Turns<'a, 'r, D> {
             done: Vec::new(),
             mail: VecDeque::new(),
             reports: VecDeque::new(),
-            outcomes: VecDeque::new(),
             number: config.shard,
             recorder: config.recorder.clone(),
         }
@@ -160,7 +157,6 @@ impl<'a, 'r, D: Driven> Turns<'a, 'r, D> {
     fn has_input(&self) -> bool {
         !self.mail.is_empty()
             || !self.reports.is_empty()
-            || !self.outcomes.is_empty()
             || self.net.has_ended()
             || self.net.has_listed()
             || !self.net.outcomes.is_empty()
@@ -178,9 +174,8 @@ impl<'a, 'r, D: Driven> Turns<'a, 'r, D> {
         while let Some(report) = self.background.next_report()? {
             self.reports.push_back(report);
         }
-        self.outcomes.append(&mut self.net.outcomes);
         let outcomes = std::iter::from_fn(|| self.net.senders.next_outcome());
-        self.outcomes.extend(outcomes);
+        self.net.outcomes.extend(outcomes);
         Ok(())
     }
 
@@ -231,7 +226,7 @@ impl<'a, 'r, D: Driven> Turns<'a, 'r, D> {
             self.dispatch(now, entry)?;
         }
         self.done = done;
-        while let Some(outcome) = self.outcomes.pop_front() {
+        while let Some(outcome) = self.net.outcomes.pop_front() {
             let (net, mut scene) = self.scene(now);
             net.on_outcome(&mut scene, &outcome)?;
         }
