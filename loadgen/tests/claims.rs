@@ -143,18 +143,22 @@ fn an_interrupted_run_clears_up_and_goes_on_later() {
     assert!(out.path().join("report.html").exists());
 }
 
-#[test]
-fn what_the_host_lacks_is_named_and_the_rest_is_reported() {
-    let (disk, out) = (folder(), folder());
-    let arguments = ["--tiny", "--only", "C15", "--server", "/no/such/server"];
-    let output = claims(&arguments, disk.path(), out.path())
-        .output()
-        .unwrap();
+/// What a tiny run of one claim reports where no server can be started.
+fn without_a_server(id: &str, disk: &Path) -> Value {
+    let out = folder();
+    let arguments = ["--tiny", "--only", id, "--server", "/no/such/server"];
+    let output = claims(&arguments, disk, out.path()).output().unwrap();
     assert!(output.status.success(), "{}", text(&output));
     let json = fs::read_to_string(out.path().join("results.json")).unwrap();
     let results: Value = serde_json::from_str(&json).unwrap();
-    let claims = results["claims"].as_array().unwrap();
-    let claim = claims.iter().find(|claim| claim["id"] == "C15").unwrap();
+    let mut claims = results["claims"].as_array().unwrap().iter();
+    claims.find(|claim| claim["id"] == id).unwrap().clone()
+}
+
+#[test]
+fn what_the_host_lacks_is_named_and_the_rest_is_reported() {
+    let disk = folder();
+    let claim = without_a_server("C15", disk.path());
     assert_eq!(claim["conclusion"]["verdict"], "cannot_be_measured");
     let why = claim["conclusion"]["why"].as_str().unwrap();
     assert!(why.contains("/no/such/server"), "{why}");
@@ -163,16 +167,8 @@ fn what_the_host_lacks_is_named_and_the_rest_is_reported() {
 
 #[test]
 fn stores_are_killed_and_damaged_in_processes_of_their_own() {
-    let (disk, out) = (folder(), folder());
-    let arguments = ["--tiny", "--only", "C9", "--server", "/no/such/server"];
-    let output = claims(&arguments, disk.path(), out.path())
-        .output()
-        .unwrap();
-    assert!(output.status.success(), "{}", text(&output));
-    let json = fs::read_to_string(out.path().join("results.json")).unwrap();
-    let results: Value = serde_json::from_str(&json).unwrap();
-    let claims = results["claims"].as_array().unwrap();
-    let claim = claims.iter().find(|claim| claim["id"] == "C9").unwrap();
+    let disk = folder();
+    let claim = without_a_server("C9", disk.path());
     let measurements = claim["measurements"].as_array().unwrap();
     for store in ["file", "lsm", "b_tree", "sqlite"] {
         let harmed = measurements.iter().find(|m| m["params"]["harmed"] == store);
