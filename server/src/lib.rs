@@ -15,6 +15,7 @@ pub mod groups;
 mod input;
 mod log_gate;
 pub mod ops;
+mod ownership;
 pub mod start;
 pub mod txn;
 pub mod wire;

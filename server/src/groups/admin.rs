@@ -64,8 +64,7 @@ impl Coordinator {
     /// ListGroups, versions 0 to 5: the groups of this shard's partitions.
     pub fn list(&mut self, call: &Call<'_>, request: &ListGroupsRequest) {
         let mut response = ListGroupsResponse::default();
-        let is_loading = self.partitions.keys().any(|&p| !self.is_active(p));
-        if is_loading {
+        if self.owned.is_loading() {
             response.error_code = GroupError::CoordinatorLoadInProgress.code();
         }
         let type_wanted =

@@ -9,6 +9,8 @@ use kafka_wire::{
 };
 use ringlog_engine::id::Now;
 
+use crate::ownership::{Ownership, Stage};
+
 use super::config::GroupsConfig;
 use super::error::GroupError;
 use super::group::Group;
@@ -48,22 +50,6 @@ pub enum Response {
     Delete(DeleteGroupsResponse),
     OffsetDelete(OffsetDeleteResponse),
     TxnCommit(TxnOffsetCommitResponse),
-}
-
-/// What a partition of the offsets topic is to this shard.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Ownership {
-    /// Its log is being read.
-    Loading,
-    /// Requests are answered.
-    Active,
-}
-
-#[derive(Debug)]
-pub(super) struct Owned {
-    state: Ownership,
-    /// Tells this time from other times the shard owned the partition.
-    pub(super) epoch: u64,
 }
 
 /// Responses on their way out.
@@ -108,7 +94,7 @@ pub(super) struct Env<'a> {
 /// The classic groups whose partition of the offsets topic this shard owns.
 pub struct Coordinator {
     pub(super) config: GroupsConfig,
-    pub(super) partitions: BTreeMap<i32, Owned>,
+    pub(super) owned: Ownership,
     pub(super) groups: BTreeMap<StrBytes, Group>,
     pub(super) timers: Timers,
     pub(super) out: Outbox,
@@ -117,7 +103,6 @@ pub struct Coordinator {
     random: Box<dyn FnMut() -> u128 + Send>,
     /// Memory all groups take.
     bytes: usize,
-    epochs: u64,
     pub(super) next_check_ns: Option<u64>,
 }
 
@@ -127,7 +112,7 @@ impl Coordinator {
     pub fn new(config: GroupsConfig, random: impl FnMut() -> u128 + Send + 'static) -> Self {
         Self {
             config,
-            partitions: BTreeMap::new(),
+            owned: Ownership::default(),
             groups: BTreeMap::new(),
             timers: Timers::default(),
             out: Outbox::default(),
@@ -135,7 +120,6 @@ impl Coordinator {
             undecided: UndecidedGroups::new(),
             random: Box::new(random),
             bytes: 0,
-            epochs: 0,
             next_check_ns: None,
         }
     }
@@ -153,27 +137,21 @@ impl Coordinator {
     /// # Panics
     /// If groups are owned already: their partitions would no longer be theirs.
     pub fn set_partitions(&mut self, partitions: i32) {
-        assert!(self.partitions.is_empty() || partitions == self.config.offsets_partitions);
+        assert!(self.owned.is_empty() || partitions == self.config.offsets_partitions);
         self.config.offsets_partitions = partitions;
     }
 
     /// The shard owns a partition of the offsets topic: its log is to be read ([`Coordinator::replay`]) up to its end
     /// ([`Coordinator::loaded`]); requests for its groups are put off until then.
     pub fn own(&mut self, partition: i32) {
-        self.epochs += 1;
-        let owned = Owned {
-            state: Ownership::Loading,
-            epoch: self.epochs,
-        };
-        self.partitions.insert(partition, owned);
+        self.owned.begin(partition);
     }
 
     /// The partition's log has been read to its end.
     pub fn loaded(&mut self, now: Now, partition: i32) {
-        let Some(owned) = self.partitions.get_mut(&partition) else {
+        if !self.owned.activate(partition) {
             return;
-        };
-        owned.state = Ownership::Active;
+        }
         let check_ns = now.after_ms(self.config.retention_check_interval_ms);
         self.next_check_ns.get_or_insert(check_ns);
         self.start_groups(now, partition);
@@ -181,7 +159,7 @@ impl Coordinator {
 
     /// The shard no longer owns the partition: its groups go from memory, and whoever waits is sent elsewhere.
     pub fn disown(&mut self, now: Now, partition: i32) {
-        if self.partitions.remove(&partition).is_none() {
+        if !self.owned.end(partition) {
             return;
         }
         self.fail_unsent(now, partition);
@@ -198,7 +176,7 @@ impl Coordinator {
     /// Whether requests for the partition's groups are answered.
     #[must_use]
     pub fn is_active(&self, partition: i32) -> bool {
-        matches!(self.partitions.get(&partition), Some(owned) if owned.state == Ownership::Active)
+        self.owned.stage(partition) == Some(Stage::Active)
     }
 
     pub(super) fn groups_of(&self, partition: i32) -> Vec<StrBytes> {
@@ -213,9 +191,9 @@ impl Coordinator {
             return Err(GroupError::InvalidGroupId);
         }
         let partition = partition_of(group_id, self.config.offsets_partitions);
-        match self.partitions.get(&partition).map(|owned| owned.state) {
-            Some(Ownership::Active) => Ok(partition),
-            Some(Ownership::Loading) => Err(GroupError::CoordinatorLoadInProgress),
+        match self.owned.stage(partition) {
+            Some(Stage::Active) => Ok(partition),
+            Some(Stage::Loading) => Err(GroupError::CoordinatorLoadInProgress),
             None => Err(GroupError::NotCoordinator),
         }
     }

@@ -418,7 +418,7 @@ impl Coordinator {
                     headers: &[],
                 });
             }
-            let epoch = self.partitions.get(&partition).map_or(0, |p| p.epoch);
+            let epoch = self.owned.epoch(partition).unwrap_or(0);
             self.writes.in_flight.insert(id, InFlight { epoch, writes });
             match builder.build() {
                 Ok(batch) => {
@@ -473,8 +473,8 @@ impl Coordinator {
             self.out.send(token, response);
         }
         let partition = self.groups.get(&id).map(|group| group.partition);
-        let owned = partition.and_then(|partition| self.partitions.get(&partition));
-        if owned.is_none_or(|owned| owned.epoch != epoch && epoch != 0) {
+        let owned = partition.and_then(|partition| self.owned.epoch(partition));
+        if owned.is_none_or(|owned| owned != epoch && epoch != 0) {
             return;
         }
         let mut gone = false;

@@ -61,7 +61,7 @@ impl Coordinator {
 
     /// ListTransactions, versions 0 and 1.
     pub fn list(&mut self, now: Now, token: Token, request: &ListTransactionsRequest) {
-        if self.is_loading() {
+        if self.owned.is_loading() {
             let response = message!(ListTransactionsResponse {
                 error_code: error::COORDINATOR_LOAD_IN_PROGRESS,
             });

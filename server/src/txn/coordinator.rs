@@ -11,6 +11,7 @@ use ringlog_engine::id::Now;
 
 use crate::conn::Token;
 use crate::groups::{ReplayError, partition_of};
+use crate::ownership::{Ownership, Stage};
 use crate::wire::{StrBytes, error};
 
 use super::config::TxnConfig;
@@ -71,26 +72,10 @@ pub enum Output {
     Mark(MarkJob),
 }
 
-/// What a partition of the state topic is to this shard.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Ownership {
-    /// Its log is being read.
-    Loading,
-    /// Requests are answered.
-    Active,
-}
-
-#[derive(Debug)]
-pub(super) struct Owned {
-    state: Ownership,
-    /// Tells this time from other times the shard owned the partition.
-    pub(super) epoch: u64,
-}
-
 /// The transactional ids whose partition of the state topic this shard owns.
 pub struct Coordinator {
     pub(super) config: TxnConfig,
-    pub(super) partitions: BTreeMap<i32, Owned>,
+    pub(super) owned: Ownership,
     pub(super) transactions: BTreeMap<StrBytes, Transaction>,
     pub(super) out: VecDeque<Output>,
     pub(super) writes: Writes,
@@ -100,7 +85,6 @@ pub struct Coordinator {
     /// Ends whose record could not be written, and when they are tried again.
     pub(super) unwritten: Vec<(u64, StrBytes)>,
     pub(super) serial: u64,
-    epochs: u64,
     next_abort_ns: Option<u64>,
     next_expiry_ns: u64,
 }
@@ -111,7 +95,7 @@ impl Coordinator {
     pub fn new(config: TxnConfig) -> Self {
         Self {
             config,
-            partitions: BTreeMap::new(),
+            owned: Ownership::default(),
             transactions: BTreeMap::new(),
             out: VecDeque::new(),
             writes: Writes::default(),
@@ -119,7 +103,6 @@ impl Coordinator {
             jobs: BTreeMap::new(),
             unwritten: Vec::new(),
             serial: 0,
-            epochs: 0,
             next_abort_ns: None,
             next_expiry_ns: 0,
         }
@@ -140,12 +123,7 @@ impl Coordinator {
 
     /// The shard owns a partition of the state topic: its log is to be read up to its end, then [`Coordinator::loaded`].
     pub fn own(&mut self, partition: i32) {
-        self.epochs += 1;
-        let owned = Owned {
-            state: Ownership::Loading,
-            epoch: self.epochs,
-        };
-        self.partitions.insert(partition, owned);
+        self.owned.begin(partition);
     }
 
     /// Takes in the next batch of a partition's log, in order.
@@ -179,10 +157,9 @@ impl Coordinator {
 
     /// The partition's log has been read to its end: transactions that were decided are ended.
     pub fn loaded(&mut self, now: Now, partition: i32) {
-        let Some(owned) = self.partitions.get_mut(&partition) else {
+        if !self.owned.activate(partition) {
             return;
-        };
-        owned.state = Ownership::Active;
+        }
         let abort_ns = now.after_ms(self.config.abort_interval_ms);
         self.next_abort_ns.get_or_insert(abort_ns);
         let decided = self.transactions.iter();
@@ -196,7 +173,7 @@ impl Coordinator {
 
     /// The shard no longer owns the partition: its ids go from memory, and whoever waits is sent elsewhere.
     pub fn disown(&mut self, partition: i32) {
-        if self.partitions.remove(&partition).is_none() {
+        if !self.owned.end(partition) {
             return;
         }
         let ids = self.transactions.iter();
@@ -215,21 +192,11 @@ impl Coordinator {
             return Err(error::INVALID_REQUEST);
         }
         let partition = partition_of(id, self.config.state_partitions);
-        match self.partitions.get(&partition).map(|owned| owned.state) {
-            Some(Ownership::Active) => Ok(partition),
-            Some(Ownership::Loading) => Err(error::COORDINATOR_LOAD_IN_PROGRESS),
+        match self.owned.stage(partition) {
+            Some(Stage::Active) => Ok(partition),
+            Some(Stage::Loading) => Err(error::COORDINATOR_LOAD_IN_PROGRESS),
             None => Err(error::NOT_COORDINATOR),
         }
-    }
-
-    /// Whether some partition is still being read.
-    pub(super) fn is_loading(&self) -> bool {
-        let mut owned = self.partitions.values();
-        owned.any(|owned| owned.state == Ownership::Loading)
-    }
-
-    pub(super) fn ownership(&self, partition: i32) -> Option<u64> {
-        self.partitions.get(&partition).map(|owned| owned.epoch)
     }
 
     // --- out ---

@@ -187,7 +187,7 @@ impl Coordinator {
         let Some(transaction) = self.transactions.get(id) else {
             return;
         };
-        let Some(ownership) = self.ownership(transaction.partition) else {
+        let Some(ownership) = self.owned.epoch(transaction.partition) else {
             return;
         };
         self.serial += 1;
@@ -210,7 +210,7 @@ impl Coordinator {
             return;
         };
         let partition = self.transactions.get(&id).map(|t| t.partition);
-        if partition.and_then(|partition| self.ownership(partition)) == Some(ownership) {
+        if partition.and_then(|partition| self.owned.epoch(partition)) == Some(ownership) {
             self.complete(now, &id);
         }
     }
@@ -253,7 +253,7 @@ impl Coordinator {
     }
 
     fn admit_partition(&self, partition: i32) -> bool {
-        self.ownership(partition).is_some() && !self.is_loading()
+        self.owned.epoch(partition).is_some() && !self.owned.is_loading()
     }
 }
 

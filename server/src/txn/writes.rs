@@ -51,7 +51,7 @@ impl Coordinator {
         loop {
             let partition = *self.writes.unsent.first_key_value()?.0;
             let (ids, batch) = self.take_batch(now, partition);
-            let ownership = self.ownership(partition);
+            let ownership = self.owned.epoch(partition);
             let (Some(batch), Some(ownership)) = (batch, ownership) else {
                 continue;
             };
@@ -121,7 +121,7 @@ impl Coordinator {
             debug_assert!(false, "an append is reported once");
             return;
         };
-        if self.ownership(in_flight.partition) != Some(in_flight.ownership) {
+        if self.owned.epoch(in_flight.partition) != Some(in_flight.ownership) {
             return;
         }
         let result = result.map_err(|failure| match failure {

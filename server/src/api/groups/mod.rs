@@ -233,17 +233,11 @@ pub(crate) fn changed(server: &mut Server, cx: &mut Cx<'_>, change: &Change) {
 
 /// Starts to read this shard's partitions of the offsets topic from `first` on.
 fn take_on(server: &mut Server, cx: &mut Cx<'_>, first: i32) {
-    let Some(topic) = server.catalog.topic(OFFSETS_TOPIC) else {
-        return;
-    };
-    for key in topic.keys(first) {
-        if key.shard(server.env.shards) == server.env.shard
-            && let Some(part) = cx.core.lookup(key)
-        {
-            server.groups.coordinator.own(key.partition);
-            server.groups.loads.begin(cx.core, key.partition, part);
-        }
-    }
+    let groups = &mut server.groups;
+    let place = (&*server.catalog, &server.env);
+    groups
+        .loads
+        .take_on(cx.core, place, &mut groups.coordinator, first);
 }
 
 /// A read is done. Gives the result back if it was not the coordinator's.

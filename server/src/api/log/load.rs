@@ -9,6 +9,8 @@ use ringlog_engine::id::{Now, Part};
 use ringlog_engine::shard::Cx;
 
 use super::Logged;
+use crate::app::Env;
+use crate::catalog::Snapshot;
 
 /// How much is read at a time, in bytes.
 const READ_BYTES: usize = 1 << 20;
@@ -40,7 +42,28 @@ pub(crate) struct Loads {
 }
 
 impl Loads {
-    pub(crate) fn begin(&mut self, core: &Core, partition: i32, part: Part) {
+    /// Starts to read this shard's partitions of the coordinator's topic from `first` on.
+    pub(crate) fn take_on<C: Logged>(
+        &mut self,
+        core: &Core,
+        (catalog, env): (&Snapshot, &Env),
+        coordinator: &mut C,
+        first: i32,
+    ) {
+        let Some(topic) = catalog.topic(C::TOPIC) else {
+            return;
+        };
+        for key in topic.keys(first) {
+            if key.shard(env.shards) == env.shard
+                && let Some(part) = core.lookup(key)
+            {
+                coordinator.own(key.partition);
+                self.begin(core, key.partition, part);
+            }
+        }
+    }
+
+    fn begin(&mut self, core: &Core, partition: i32, part: Part) {
         let offsets = core.offsets(part);
         self.ready.push_back(Load {
             partition,

@@ -18,6 +18,8 @@ pub(crate) trait Logged {
 
     /// Takes in the next batch of a partition's log.
     fn replay(&mut self, now: Now, partition: i32, batch: &[u8]) -> Result<(), ReplayError>;
+    /// The shard owns a partition: its log is to be read.
+    fn own(&mut self, partition: i32);
     /// The partition's log has been read to its end.
     fn loaded(&mut self, now: Now, partition: i32);
     /// The next batch to be appended.
@@ -31,6 +33,10 @@ impl Logged for groups::Coordinator {
 
     fn replay(&mut self, now: Now, partition: i32, batch: &[u8]) -> Result<(), ReplayError> {
         self.replay(now, partition, batch)
+    }
+
+    fn own(&mut self, partition: i32) {
+        self.own(partition);
     }
 
     fn loaded(&mut self, now: Now, partition: i32) {
@@ -51,6 +57,10 @@ impl Logged for txn::Coordinator {
 
     fn replay(&mut self, _now: Now, partition: i32, batch: &[u8]) -> Result<(), ReplayError> {
         self.replay(partition, batch)
+    }
+
+    fn own(&mut self, partition: i32) {
+        self.own(partition);
     }
 
     fn loaded(&mut self, now: Now, partition: i32) {

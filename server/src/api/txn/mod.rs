@@ -320,17 +320,10 @@ pub(crate) fn changed(server: &mut Server, cx: &mut Cx<'_>, change: &Change) {
 
 /// Starts to read this shard's partitions of the state topic from `first` on.
 fn take_on(server: &mut Server, cx: &mut Cx<'_>, first: i32) {
-    let Some(topic) = server.catalog.topic(STATE_TOPIC) else {
-        return;
-    };
-    for key in topic.keys(first) {
-        if key.shard(server.env.shards) == server.env.shard
-            && let Some(part) = cx.core.lookup(key)
-        {
-            server.txn.coordinator.own(key.partition);
-            server.txn.loads.begin(cx.core, key.partition, part);
-        }
-    }
+    let txn = &mut server.txn;
+    let place = (&*server.catalog, &server.env);
+    txn.loads
+        .take_on(cx.core, place, &mut txn.coordinator, first);
 }
 
 /// A read is done. Gives the result back if it was not the coordinator's.
