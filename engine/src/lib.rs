@@ -3,6 +3,7 @@
 pub mod batch;
 pub mod buf;
 pub mod checksum;
+pub mod compact;
 pub mod core;
 pub mod disk;
 #[cfg(feature = "glommio")]

@@ -23,6 +23,8 @@ pub const ATTR_LOG_APPEND_TIME: i16 = 0x08;
 pub const ATTR_TRANSACTIONAL: i16 = 0x10;
 /// Attribute bit 5: the batch is a control batch (a transaction marker).
 pub const ATTR_CONTROL: i16 = 0x20;
+/// Attribute bit 6: the base timestamp is the delete horizon of the batch's tombstones, or of the marker (KIP-534).
+pub const ATTR_DELETE_HORIZON: i16 = 0x40;
 
 /// The header as it lies on the wire and on disk, big-endian, unaligned.
 #[derive(Debug, Clone, Copy, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
@@ -240,6 +242,14 @@ impl BatchHeader {
     #[must_use]
     pub fn is_transactional(&self) -> bool {
         self.attributes.get() & ATTR_TRANSACTIONAL != 0
+    }
+
+    /// When the batch's tombstones, or the marker it is, may go, milliseconds since 1970; set by the first cleaning
+    /// that meets them.
+    #[must_use]
+    pub fn delete_horizon_ms(&self) -> Option<i64> {
+        let is_set = self.attributes.get() & ATTR_DELETE_HORIZON != 0;
+        is_set.then(|| self.base_timestamp.get())
     }
 
     /// Whether the batch is a control batch.
