@@ -32,6 +32,9 @@ pub struct AckLogHeader {
     pub topic: TopicSpec,
     /// Its records.
     pub payload: PayloadSpec,
+    /// Whether an ack is a transaction's commit, and only committed records count.
+    #[serde(default)]
+    pub transactional: bool,
 }
 
 /// One acked batch.
@@ -254,6 +257,7 @@ mod tests {
                 batch: BatchSize::Records(10),
                 stamped: true,
             },
+            transactional: false,
         }
     }
 

@@ -13,7 +13,8 @@ use serde::Serialize;
 use thiserror::Error;
 
 use crate::ack_log::{self, AckLogError, AckedBatch};
-use crate::cluster::{Cluster, ClusterError, ClusterHandle, Partition};
+use crate::cluster::{Cluster, ClusterError, ClusterHandle, Edge, Partition};
+use crate::consumer::Aborted;
 use crate::net::ReceiveBuffer;
 use crate::protocol::control::{ControlError, connect};
 use crate::protocol::error_code;
@@ -28,6 +29,7 @@ const LIMITS: Limits = Limits {
     min_bytes: 1,
     max_bytes: 16 << 20,
     partition_max_bytes: 8 << 20,
+    read_committed: false,
 };
 /// Most bytes a batch may decompress to.
 const DECOMPRESSED_LEN_MAX: usize = 256 << 20;
@@ -151,7 +153,11 @@ pub fn check_until(
         topic.bootstrap = vec![address.to_owned()];
     }
     let cluster = ClusterHandle::prepare(topic, false)?;
-    let (starts, ends) = (cluster.offsets(true)?, cluster.offsets(false)?);
+    let (last, read_committed) = match header.transactional {
+        true => (Edge::Stable, true),
+        false => (Edge::Next, false),
+    };
+    let (starts, ends) = (cluster.offsets(Edge::First)?, cluster.offsets(last)?);
     let cluster = cluster.current();
     let mut acked: HashMap<(u32, i32), Vec<AckedBatch>> = HashMap::new();
     for batch in batches {
@@ -169,7 +175,10 @@ pub fn check_until(
         expected.sort_unstable_by_key(|batch| batch.base_offset);
         let reader = match readers.entry(partition.leader) {
             Entry::Occupied(entry) => entry.into_mut(),
-            Entry::Vacant(entry) => entry.insert(Reader::new(&cluster.brokers[&partition.leader])?),
+            Entry::Vacant(entry) => {
+                let address = &cluster.brokers[&partition.leader];
+                entry.insert(Reader::new(address, read_committed)?)
+            }
         };
         let name = cluster.topic_name(partition);
         let mut checker = PartitionCheck::new(
@@ -205,10 +214,11 @@ struct Reader {
     stream: TcpStream,
     receive: ReceiveBuffer,
     correlation: i32,
+    limits: Limits,
 }
 
 impl Reader {
-    fn new(address: &str) -> Result<Self, CheckError> {
+    fn new(address: &str, read_committed: bool) -> Result<Self, CheckError> {
         let io = |source| CheckError::Io {
             address: address.to_owned(),
             source,
@@ -221,6 +231,10 @@ impl Reader {
             stream,
             receive,
             correlation: 0,
+            limits: Limits {
+                read_committed,
+                ..LIMITS
+            },
         })
     }
 
@@ -252,7 +266,7 @@ impl Reader {
             fetch::put_request(
                 &mut request,
                 self.correlation,
-                LIMITS,
+                self.limits,
                 std::iter::once((name, wanted.iter().copied())),
             );
             self.stream.write_all(&request).map_err(io)?;
@@ -265,10 +279,11 @@ impl Reader {
             let frame = self.receive.frame(place);
             let answer = frame.get(4..).unwrap_or_default();
             let mut error = 0;
-            let mut records = &[][..];
+            let (mut records, mut aborted) = (&[][..], &[][..]);
             let whole = fetch::read_response(answer, |part| {
                 error = part.error;
                 records = part.records;
+                aborted = part.aborted;
             })
             .map_err(|malformed| failed(malformed.to_string()))?;
             if error != 0 || whole != 0 {
@@ -278,7 +293,7 @@ impl Reader {
                     whole
                 })));
             }
-            checker.batches(records);
+            checker.batches(records, Aborted::new(aborted));
             empty = if checker.next_offset == before {
                 empty + 1
             } else {
@@ -341,19 +356,21 @@ impl<'a> PartitionCheck<'a> {
         format!("{}-{} offset {offset}", self.name, self.partition.index)
     }
 
-    fn batches(&mut self, mut rest: &[u8]) {
+    fn batches(&mut self, mut rest: &[u8], mut aborted: Aborted) {
         while let Ok(header) = BatchHeader::parse(rest) {
             let (batch, after) = rest.split_at(header.total_len());
             rest = after;
+            let hidden = aborted.hides(header);
             if header.next_offset() <= self.next_offset {
                 continue;
             }
-            self.batch(header, batch);
+            self.batch(header, batch, hidden);
             self.next_offset = header.next_offset();
         }
     }
 
-    fn batch(&mut self, header: &BatchHeader, batch: &[u8]) {
+    /// A batch that is `hidden` counts as bytes of the log alone.
+    fn batch(&mut self, header: &BatchHeader, batch: &[u8], hidden: bool) {
         let base = header.base_offset.get();
         self.result.batch_bytes += batch.len() as u64;
         if base > self.next_offset {
@@ -367,7 +384,7 @@ impl<'a> PartitionCheck<'a> {
             let place = self.place(base);
             self.result.example(|| format!("{place}: {error}"));
         }
-        if header.is_control() {
+        if header.is_control() || hidden {
             return;
         }
         let mut scratch = std::mem::take(&mut self.scratch);
@@ -523,6 +540,7 @@ mod tests {
         let send = Send {
             timestamp_ms: 0,
             producer: (-1, -1, -1),
+            transactional: false,
         };
         let stamp = StampBatch {
             run_id: RUN_ID,
@@ -556,7 +574,7 @@ mod tests {
         let ring = ring();
         let mut result = CheckResult::default();
         let mut check = PartitionCheck::new(PARTITION, "t", RUN_ID, &ring, acked, &mut result);
-        check.batches(&log.concat());
+        check.batches(&log.concat(), Aborted::new(&[]));
         check.finish();
         result
     }

@@ -143,12 +143,29 @@ pub enum ClusterError {
         /// The version this client needs.
         version: i16,
     },
+    /// The broker's transactions are of the first generation.
+    #[error(
+        "the broker has no transactions of the second generation (feature transaction.version at 2, Produce 12, EndTxn 5): \
+         --transaction-generation 1, or auto"
+    )]
+    Generation,
     /// No leaders in time.
     #[error("{missing} partitions have no leader after {} s", LEADER_WAIT.as_secs())]
     NoLeaders {
         /// How many.
         missing: usize,
     },
+}
+
+/// An end of a partition's log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Edge {
+    /// The first offset there is.
+    First,
+    /// The next one there will be.
+    Next,
+    /// The first one of a transaction that is not decided, or the next one.
+    Stable,
 }
 
 /// Shared, replaceable view of the cluster.
@@ -237,12 +254,23 @@ impl ClusterHandle {
             state: Mutex::new(state),
         };
         // A leader that metadata names may not know of it yet: it does when it answers for its offsets.
-        handle.patiently(|handle| handle.offsets(false))?;
+        handle.patiently(|handle| handle.offsets(Edge::Next))?;
         Ok(handle)
     }
 
+    /// A client of any broker that answers, those asked first before the others.
+    ///
+    /// # Errors
+    /// [`ControlError`] of the last one tried.
+    pub(crate) fn any_client(&self, timeout: Duration) -> Result<ControlClient, ControlError> {
+        let cluster = self.current();
+        let addresses = self.spec.bootstrap.iter().chain(cluster.brokers.values());
+        let addresses: Vec<String> = addresses.cloned().collect();
+        connect_within(&addresses, timeout)
+    }
+
     /// Tries again, with fresh metadata, for as long as the broker says that it is not ready.
-    fn patiently<T>(
+    pub(crate) fn patiently<T>(
         &self,
         mut attempt: impl FnMut(&Self) -> Result<T, ControlError>,
     ) -> Result<T, ControlError> {
@@ -322,17 +350,17 @@ impl ClusterHandle {
         Ok((answer.producer_id, answer.producer_epoch))
     }
 
-    /// The first (`earliest`) or next offset of every partition, in the order of [`Cluster::partitions`].
+    /// The offset at an edge of every partition, in the order of [`Cluster::partitions`].
     ///
     /// # Errors
     /// [`ControlError`].
-    pub fn offsets(&self, earliest: bool) -> Result<Vec<i64>, ControlError> {
+    pub fn offsets(&self, edge: Edge) -> Result<Vec<i64>, ControlError> {
         let cluster = self.current();
         let mut offsets = vec![-1; cluster.partitions.len()];
         for leader in cluster.leaders() {
             let mut client = ControlClient::connect(&cluster.brokers[&leader], CONTROL_TIMEOUT)?;
             let answer = client.call(
-                &offsets_request(&cluster, leader, earliest),
+                &offsets_request(&cluster, leader, edge),
                 version::LIST_OFFSETS,
             )?;
             for topic in &answer.topics {
@@ -533,9 +561,10 @@ fn creatable(spec: &TopicSpec, name: &str) -> CreatableTopic {
     topic
 }
 
-fn offsets_request(cluster: &Cluster, leader: i32, earliest: bool) -> ListOffsetsRequest {
+fn offsets_request(cluster: &Cluster, leader: i32, edge: Edge) -> ListOffsetsRequest {
     let mut request = ListOffsetsRequest::default();
     request.replica_id = -1;
+    request.isolation_level = i8::from(edge == Edge::Stable);
     for (topic_index, name) in cluster.topics.iter().enumerate() {
         let mut topic = ListOffsetsTopic::default();
         topic.name = StrBytes::from(name.as_str());
@@ -547,7 +576,7 @@ fn offsets_request(cluster: &Cluster, leader: i32, earliest: bool) -> ListOffset
                 let mut partition = ListOffsetsPartition::default();
                 partition.partition_index = p.index;
                 partition.current_leader_epoch = -1;
-                partition.timestamp = if earliest { -2 } else { -1 };
+                partition.timestamp = if edge == Edge::First { -2 } else { -1 };
                 partition
             })
             .collect();

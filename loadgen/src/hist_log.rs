@@ -41,7 +41,10 @@ impl<W: Write> HistogramLog<W> {
         };
         self.line(latency, start, length, Some(&counts.latency))?;
         self.line("end-to-end", start, length, counts.end_to_end.as_ref())?;
-        self.line("send-lag", start, length, counts.send_lag.as_ref())
+        self.line("send-lag", start, length, counts.send_lag.as_ref())?;
+        let transactions = &counts.transactions;
+        self.line("transaction", start, length, transactions.latency.as_ref())?;
+        self.line("end-txn", start, length, transactions.end_latency.as_ref())
     }
 
     fn line(

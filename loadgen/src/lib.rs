@@ -6,6 +6,7 @@ pub mod claims;
 pub mod cli;
 pub mod cluster;
 pub mod consumer;
+pub mod coordinator;
 pub mod counters;
 mod hist_log;
 pub mod net;

@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use serde_json::{Value, json};
 
 use crate::check::CheckResult;
+use crate::coordinator::Generation;
 use crate::counters::{ProcessCounters, Usage};
 use crate::run::{RoleResult, RunOptions, RunResult};
 use crate::stats::{ErrorCounts, LatencyUs};
@@ -27,6 +28,7 @@ pub fn json(options: &RunOptions, result: &RunResult) -> Value {
         value["behind_s"] = json!(produce.outcome.behind_s);
         value["unacked_records"] = json!(produce.outcome.unacked_records);
         value["compression_ratio"] = json!(result.compression_ratio);
+        value["transactions"] = transactions_json(result, produce);
         value
     });
     let consume = result.consume.as_ref().map(|consume| {
@@ -111,6 +113,56 @@ fn role_json(role: &RoleResult, window_s: f64, usage: &Usage) -> Value {
     })
 }
 
+/// What became of transactions, or null without any.
+fn transactions_json(result: &RunResult, produce: &RoleResult) -> Value {
+    let Some(settings) = &result.transactions else {
+        return Value::Null;
+    };
+    let (counts, total) = (&produce.measured.transactions, &produce.total.transactions);
+    json!({
+        "generation": settings.generation,
+        "transactional_id": settings.id,
+        "records": settings.records,
+        "committed": counts.committed,
+        "committed_per_s": counts.committed as f64 / result.window_s,
+        "latency_us": counts.latency.as_ref().map(LatencyUs::of),
+        "end_latency_us": counts.end_latency.as_ref().map(LatencyUs::of),
+        "waits": counts.waits,
+        "total_committed": total.committed,
+        "total_aborted": total.aborted,
+        "total_fenced": total.fenced,
+    })
+}
+
+fn transaction_lines(out: &mut String, result: &RunResult, produce: &RoleResult) {
+    let Some(settings) = &result.transactions else {
+        return;
+    };
+    let (counts, total) = (&produce.measured.transactions, &produce.total.transactions);
+    let generation = match settings.generation {
+        Some(Generation::Second) => "second",
+        _ => "first",
+    };
+    let _ = writeln!(
+        out,
+        "  transactions {:.0} a second of {} records, {generation} generation, ids {}-0 and so on  ({} committed, {} waits); \
+         in the whole run {} aborted, {} producers fenced",
+        counts.committed as f64 / result.window_s,
+        settings.records,
+        settings.id.as_deref().unwrap_or_default(),
+        counts.committed,
+        counts.waits,
+        total.aborted,
+        total.fenced,
+    );
+    if let Some(histogram) = &counts.latency {
+        latency_line(out, "commit", &LatencyUs::of(histogram));
+    }
+    if let Some(histogram) = &counts.end_latency {
+        latency_line(out, "EndTxn", &LatencyUs::of(histogram));
+    }
+}
+
 fn switches(process: &ProcessCounters) -> f64 {
     (process.voluntary_switches + process.involuntary_switches) as f64
 }
@@ -148,6 +200,7 @@ pub fn table(options: &RunOptions, result: &RunResult) -> String {
                 .map_or_else(|| "closed loop".into(), |rate| format!("{rate} records/s")),
         );
         role_lines(&mut out, "produce", "ack", role, result);
+        transaction_lines(&mut out, result, role);
         if let Some(ratio) = result.compression_ratio.filter(|ratio| *ratio > 1.001) {
             let _ = writeln!(out, "    compressed {ratio:.2} : 1");
         }

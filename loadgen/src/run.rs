@@ -12,8 +12,9 @@ use std::time::{Duration, Instant, SystemTime};
 use thiserror::Error;
 
 use crate::ack_log::{self, AckLog, AckLogError, AckLogHeader};
-use crate::cluster::{ClusterError, ClusterHandle, TopicSpec};
+use crate::cluster::{ClusterError, ClusterHandle, Edge, TopicSpec};
 use crate::consumer::{self, ConsumeOptions, Consumer, From as StartAt, Until};
+use crate::coordinator::TransactionOptions;
 use crate::counters::{Sample, Usage};
 use crate::hist_log::HistogramLog;
 use crate::payload::SplitMix64;
@@ -121,6 +122,8 @@ pub struct RunResult {
     pub usage: Usage,
     /// Bytes of record bodies before compression for each byte after.
     pub compression_ratio: Option<f64>,
+    /// How producers did transactions, with what was left to the broker filled in.
+    pub transactions: Option<TransactionOptions>,
     /// Brokers that lead a partition.
     pub leaders: usize,
     /// Partitions of all topics.
@@ -194,12 +197,21 @@ pub fn run(options: &RunOptions) -> Result<RunResult, RunError> {
         options.topic.clone(),
         options.produce.is_some(),
     )?);
-    let view = cluster.current();
+    let mut options = options.clone();
     let started = SystemTime::now()
         .duration_since(SystemTime::UNIX_EPOCH)
         .unwrap_or_default();
     let seed = started.as_nanos() as u64 ^ u64::from(std::process::id()) << 40;
     let run_id = options.run_id.unwrap_or_else(|| SplitMix64(seed).next());
+    let transactions = options
+        .produce
+        .as_mut()
+        .and_then(|p| p.transactions.as_mut());
+    if let Some(transactions) = transactions {
+        cluster.settle(transactions, run_id)?;
+    }
+    let options = &options;
+    let view = cluster.current();
     let consume = consume_plan(options, &cluster, run_id)?;
     let schedule = Schedule::new(
         Instant::now() + START_DELAY,
@@ -227,6 +239,10 @@ pub fn run(options: &RunOptions) -> Result<RunResult, RunError> {
         started_unix_ms: started.as_millis() as u64,
         leaders: view.leaders().len(),
         partitions: view.partitions.len(),
+        transactions: options
+            .produce
+            .as_ref()
+            .and_then(|p| p.transactions.clone()),
         compression_ratio: ring.as_ref().map(|ring| ring.compression_ratio()),
         ..RunResult::default()
     };
@@ -279,9 +295,16 @@ fn consume_plan(
     if options.produce.is_some() && consume.verify {
         consume.run_id = Some(run_id);
     }
-    let starts = cluster.offsets(consume.from == StartAt::Earliest)?;
+    let last = match consume.read_committed {
+        true => Edge::Stable,
+        false => Edge::Next,
+    };
+    let starts = cluster.offsets(match consume.from {
+        StartAt::Earliest => Edge::First,
+        StartAt::Latest => last,
+    })?;
     let ends = match consume.until {
-        Until::End | Until::Repeat => cluster.offsets(false)?,
+        Until::End | Until::Repeat => cluster.offsets(last)?,
         Until::Time | Until::CaughtUp => starts.clone(),
     };
     let connections = consumer::assignments(&cluster.current(), consume.connections).len();
@@ -303,6 +326,7 @@ fn open_ack_log(options: &RunOptions, run_id: u64) -> Result<Option<Arc<AckLog>>
         run_id,
         topic: options.topic.clone(),
         payload: produce.payload.clone(),
+        transactional: produce.transactions.is_some(),
     };
     Ok(Some(Arc::new(AckLog::create(path, &header)?)))
 }
@@ -591,7 +615,7 @@ impl<'a> Collector<'a> {
     fn set_targets(&mut self) -> Result<(), RunError> {
         let waits = |consume: &ConsumeOptions| consume.until == Until::CaughtUp;
         if self.options.consume.as_ref().is_some_and(waits) {
-            let ends = Arc::new(self.shared.cluster.offsets(false)?);
+            let ends = Arc::new(self.shared.cluster.offsets(Edge::Next)?);
             *self
                 .shared
                 .targets

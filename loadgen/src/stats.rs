@@ -22,6 +22,41 @@ pub fn latency_histogram() -> Histogram<u64> {
     }
 }
 
+/// Transactions of producers in one interval.
+#[derive(Debug, Clone, Default)]
+pub struct TransactionCounts {
+    /// Ended as they should.
+    pub committed: u64,
+    /// Given up because a batch was refused or its answer never came.
+    pub aborted: u64,
+    /// Producers that another with their id fenced: each ends its work.
+    pub fenced: u64,
+    /// Times a request was sent again because the transaction before was not quite over.
+    pub waits: u64,
+    /// Of committed ones: from when the first record should have been sent to the answer of EndTxn.
+    pub latency: Option<Histogram<u64>>,
+    /// The last part of it: from when EndTxn was first due.
+    pub end_latency: Option<Histogram<u64>>,
+}
+
+impl TransactionCounts {
+    fn add(&mut self, other: &Self) {
+        self.committed += other.committed;
+        self.aborted += other.aborted;
+        self.fenced += other.fenced;
+        self.waits += other.waits;
+        merge(&mut self.latency, other.latency.as_ref());
+        merge(&mut self.end_latency, other.end_latency.as_ref());
+    }
+}
+
+fn merge(ours: &mut Option<Histogram<u64>>, theirs: Option<&Histogram<u64>>) {
+    if let Some(theirs) = theirs {
+        // Same bounds on both sides: adding cannot fail.
+        let _ = ours.get_or_insert_with(latency_histogram).add(theirs);
+    }
+}
+
 /// Counts of one role in one interval.
 #[derive(Debug, Clone)]
 pub struct Counts {
@@ -41,6 +76,8 @@ pub struct Counts {
     pub batch_bytes: u64,
     /// Bytes of the records' values, where known.
     pub value_bytes: u64,
+    /// What became of transactions.
+    pub transactions: TransactionCounts,
     /// What went wrong.
     pub errors: ErrorCounts,
 }
@@ -58,6 +95,7 @@ impl Counts {
             records: 0,
             batch_bytes: 0,
             value_bytes: 0,
+            transactions: TransactionCounts::default(),
             errors: ErrorCounts::new(),
         }
     }
@@ -71,14 +109,9 @@ impl Counts {
     pub fn add(&mut self, other: &Self) {
         // Same bounds on both sides: adding cannot fail.
         let _ = self.latency.add(&other.latency);
-        for (ours, theirs) in [
-            (&mut self.end_to_end, &other.end_to_end),
-            (&mut self.send_lag, &other.send_lag),
-        ] {
-            if let Some(theirs) = theirs {
-                let _ = ours.get_or_insert_with(latency_histogram).add(theirs);
-            }
-        }
+        merge(&mut self.end_to_end, other.end_to_end.as_ref());
+        merge(&mut self.send_lag, other.send_lag.as_ref());
+        self.transactions.add(&other.transactions);
         self.requests += other.requests;
         self.batches += other.batches;
         self.records += other.records;

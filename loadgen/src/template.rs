@@ -5,6 +5,7 @@ use std::fs::File;
 use std::io::{self, Write};
 use std::sync::Arc;
 
+use ringlog_engine::batch::header::ATTR_TRANSACTIONAL;
 use ringlog_engine::batch::{
     BatchBuilder, BatchHeader, CodecError, Compression, HEADER_LEN, NewRecord, codec,
 };
@@ -46,6 +47,8 @@ pub struct Send {
     pub timestamp_ms: i64,
     /// Producer id, epoch and base sequence; -1 each for a producer that is not idempotent.
     pub producer: (i64, i16, i32),
+    /// Whether the batch is part of a transaction.
+    pub transactional: bool,
 }
 
 /// The part of stamps that is the same for a whole batch.
@@ -169,6 +172,9 @@ fn patch(header: &mut BatchHeader, send: Send) {
     header.producer_id = send.producer.0.into();
     header.producer_epoch = send.producer.1.into();
     header.base_sequence = send.producer.2.into();
+    if send.transactional {
+        header.attributes = (header.attributes.get() | ATTR_TRANSACTIONAL).into();
+    }
 }
 
 /// The ring of templates a stream goes through, again and again.
@@ -463,6 +469,7 @@ mod tests {
     }
 
     const SEND: Send = Send {
+        transactional: false,
         timestamp_ms: 1_700_000_000_123,
         producer: (9, 1, 70),
     };

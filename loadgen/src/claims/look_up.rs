@@ -25,6 +25,7 @@ const LIMITS: Limits = Limits {
     min_bytes: 0,
     max_bytes: 1,
     partition_max_bytes: 1,
+    read_committed: false,
 };
 /// ListOffsets by time in the version that answers with one offset.
 const LIST_OFFSETS: i16 = 7;

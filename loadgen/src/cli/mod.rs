@@ -12,6 +12,7 @@ use crate::claims::command::ClaimsCommand;
 use crate::claims::harm::StoreCommand;
 use crate::cluster::TopicSpec;
 use crate::consumer::{ConsumeOptions, From, Until};
+use crate::coordinator::{Generation, TransactionOptions};
 use crate::payload::{BatchSize, PayloadSpec};
 use crate::producer::ProduceOptions;
 use crate::protocol::produce::Acks;
@@ -43,6 +44,8 @@ Examples:
     ringlog-load e2e -b 127.0.0.1:9092 --rate 1000
   Producers beside a consumer, every record checked for loss, duplicates and order:
     ringlog-load mixed -b 127.0.0.1:9092 --partitions 4 --connections 8 --verify
+  Transactions of 100 records, checked by a consumer that reads what is committed:
+    ringlog-load mixed -b 127.0.0.1:9092 --transactional --transaction-records 100 --verify
   Is every acked record there after a crash?
     ringlog-load produce -b 127.0.0.1:9092 --verify --ack-log acks --tolerate-errors
     ringlog-load check --ack-log acks
@@ -107,6 +110,19 @@ impl Codec {
     }
 }
 
+/// Generations of the transaction protocol.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub enum GenerationName {
+    /// What the broker has
+    Auto,
+    /// AddPartitionsToTxn before the first write to a partition
+    #[value(name = "1")]
+    First,
+    /// Partitions join when they are written to
+    #[value(name = "2")]
+    Second,
+}
+
 /// Acks as producers' configurations write them.
 #[derive(Debug, Clone, Copy, ValueEnum)]
 pub enum AcksName {
@@ -157,7 +173,8 @@ pub struct Common {
     /// The window that counts, in seconds
     #[arg(short, long, default_value_t = 10.0, value_name = "SECONDS", value_parser = seconds)]
     pub duration: f64,
-    /// Print one JSON object instead of the table (its fields: loadgen/REPORT.md)
+    /// Print one JSON object instead of the table (its fields: loadgen/REPORT.md; those of transactions:
+    /// produce.transactions with generation, committed, latency_us, end_latency_us, waits, total_aborted, total_fenced)
     #[arg(long)]
     pub json: bool,
     /// Write latencies as an HdrHistogram interval log, in nanoseconds
@@ -233,6 +250,25 @@ pub struct Produce {
     /// Every connection an idempotent producer
     #[arg(long)]
     pub idempotent: bool,
+    /// Every connection a transactional producer: records count when their transaction is committed. The table's commit
+    /// line is the time from when a transaction's first record was due to EndTxn's answer, its EndTxn line the last part of
+    /// it; waits are requests repeated because the transaction before was not quite over
+    #[arg(long)]
+    pub transactional: bool,
+    /// Records of a transaction: it ends with the batch that reaches them
+    #[arg(long, default_value_t = 100, requires = "transactional", value_name = "N",
+          value_parser = clap::value_parser!(u64).range(1..))]
+    pub transaction_records: u64,
+    /// Start of the transactional ids; a connection's number follows, and whoever had an id is fenced [default: new ones]
+    #[arg(long, requires = "transactional", value_name = "PREFIX")]
+    pub transactional_id: Option<String>,
+    /// How long the coordinator leaves a transaction open, in milliseconds
+    #[arg(long, default_value_t = 60_000, requires = "transactional")]
+    pub transaction_timeout_ms: i32,
+    /// Generation of the protocol: 1 announces partitions with AddPartitionsToTxn, 2 (KIP-890) writes to them at once;
+    /// auto as the broker's feature transaction.version says
+    #[arg(long, value_enum, default_value = "auto", requires = "transactional")]
+    pub transaction_generation: GenerationName,
     /// Open loop: poll rather than sleep for the last so many microseconds before a send
     #[arg(long, default_value_t = 0)]
     pub spin_us: u64,
@@ -256,6 +292,9 @@ pub struct Consume {
     /// Most bytes of a partition in an answer
     #[arg(long, default_value_t = 1 << 20)]
     pub partition_max_bytes: i32,
+    /// Leave out records of transactions that are open or aborted (what mixed and e2e do with --transactional)
+    #[arg(long)]
+    pub read_committed: bool,
     /// Compute the checksum of every batch read
     #[arg(long)]
     pub check_crc: bool,
@@ -477,7 +516,10 @@ impl Produce {
         if self.connections == 0 || self.in_flight == 0 || self.threads == 0 {
             return Err("--connections, --in-flight and --threads are at least 1".into());
         }
-        if self.idempotent && self.in_flight > 5 {
+        if self.transactional && !matches!(self.acks, AcksName::All) {
+            return Err("transactions need --acks all".into());
+        }
+        if (self.idempotent || self.transactional) && self.in_flight > 5 {
             return Err("an idempotent producer has at most 5 requests in flight".into());
         }
         if self.ack_log.is_some() && matches!(self.acks, AcksName::None) {
@@ -494,6 +536,17 @@ impl Produce {
             (None, Some(records)) => BatchSize::Records(records),
             (None, None) => default_batch,
         };
+        let batch = match (batch, self.transactional) {
+            // A batch never goes beyond its transaction; one of a size in bytes holds as many records as that has room for.
+            (BatchSize::Records(records), true) if records as u64 > self.transaction_records => {
+                return Err("a batch has more records than --transaction-records".into());
+            }
+            (BatchSize::Bytes(bytes), true) if self.file.is_empty() => {
+                let fit = bytes / (self.record_size + RECORD_OVERHEAD);
+                BatchSize::Records(fit.clamp(1, self.transaction_records as usize))
+            }
+            (batch, _) => batch,
+        };
         Ok(ProduceOptions {
             connections: self.connections,
             in_flight: self.in_flight,
@@ -505,7 +558,17 @@ impl Produce {
             timeout_ms: self.ack_timeout_ms,
             rate: self.rate,
             partitions_per_request: self.partitions_per_request.max(1),
-            idempotent: self.idempotent,
+            idempotent: self.idempotent || self.transactional,
+            transactions: self.transactional.then(|| TransactionOptions {
+                records: self.transaction_records,
+                id: self.transactional_id.clone(),
+                timeout_ms: self.transaction_timeout_ms,
+                generation: match self.transaction_generation {
+                    GenerationName::Auto => None,
+                    GenerationName::First => Some(Generation::First),
+                    GenerationName::Second => Some(Generation::Second),
+                },
+            }),
             codec: self.compression.compression(),
             payload: PayloadSpec {
                 record_size: self.record_size,
@@ -536,6 +599,7 @@ impl Consume {
             min_bytes: self.min_bytes,
             max_bytes: self.max_bytes,
             partition_max_bytes: self.partition_max_bytes,
+            read_committed: self.read_committed,
             check_crc: self.check_crc,
             verify: false,
             end_to_end: false,
@@ -544,6 +608,8 @@ impl Consume {
     }
 }
 
+/// About what a record takes besides its value.
+const RECORD_OVERHEAD: usize = 10;
 const BATCH_DEFAULT: BatchSize = BatchSize::Bytes(16_384);
 
 impl ProduceCommand {
@@ -590,6 +656,7 @@ impl EndToEndCommand {
         );
         consume.end_to_end = true;
         consume.verify = true;
+        consume.read_committed |= self.produce.transactional;
         consume.until = Until::CaughtUp;
         Ok(self
             .common
@@ -605,6 +672,7 @@ impl MixedCommand {
             .options(self.consumers, self.consumer_threads, self.from);
         consume.verify = self.verify;
         consume.end_to_end = produce.payload.stamped;
+        consume.read_committed |= self.produce.transactional;
         consume.until = if self.verify {
             Until::CaughtUp
         } else {
@@ -692,6 +760,11 @@ mod tests {
             "produce --verify --record-size 43",
             "produce --ack-log x --acks 0",
             "produce --idempotent --in-flight 6",
+            "produce --transactional --in-flight 6",
+            "produce --transactional --acks 1",
+            "produce --transactional --transaction-records 5 --batch-records 6",
+            "produce --transaction-records 5",
+            "produce --transactional --transaction-records 0",
             "produce --rate 0",
             "produce --batch-bytes 1 --batch-records 1",
             "consume --verify --until repeat",

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use ringlog_engine::batch::{BatchHeader, body};
 
-use super::{Checker, ConsumeOptions, Until};
+use super::{Aborted, Checker, ConsumeOptions, Until};
 use crate::cluster::{Cluster, Partition};
 use crate::net::{Link, Poller};
 use crate::protocol::error_code;
@@ -156,6 +156,7 @@ impl Connection {
             min_bytes: options.min_bytes,
             max_bytes: options.max_bytes,
             partition_max_bytes: options.partition_max_bytes,
+            read_committed: options.read_committed,
         };
         // A partition that is read to its end is left out.
         let wanted: Vec<&Position> = self
@@ -284,6 +285,7 @@ fn take(context: &mut Context, position: &mut Position, part: Fetched<'_>, now: 
         }
         return;
     }
+    let mut aborted = Aborted::new(part.aborted);
     let mut rest = part.records;
     while !rest.is_empty() {
         // The last batch may be cut short by the size limit.
@@ -294,6 +296,7 @@ fn take(context: &mut Context, position: &mut Position, part: Fetched<'_>, now: 
         rest = after;
         let first = header.base_offset.get().max(position.next);
         let next = header.next_offset();
+        let hidden = aborted.hides(header);
         if next <= position.next {
             continue;
         }
@@ -303,7 +306,7 @@ fn take(context: &mut Context, position: &mut Position, part: Fetched<'_>, now: 
         let counts = &mut context.counter.counts;
         counts.batches += 1;
         counts.batch_bytes += batch.len() as u64;
-        if !header.is_control() {
+        if !header.is_control() && !hidden {
             counts.records += (next - first) as u64;
             if context.options.reads_records() {
                 read_records(context, position, header, batch, now);

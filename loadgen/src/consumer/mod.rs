@@ -1,5 +1,6 @@
 //! Threads that read batches: every connection fetches its partitions of one leader, again and again.
 
+mod aborted;
 mod check;
 mod connection;
 
@@ -10,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
+pub use aborted::Aborted;
 pub use check::Checker;
 
 use crate::cluster::Cluster;
@@ -65,6 +67,8 @@ pub struct ConsumeOptions {
     pub max_bytes: i32,
     /// Most bytes of a partition in an answer.
     pub partition_max_bytes: i32,
+    /// Whether records of transactions that are open or aborted are left out.
+    pub read_committed: bool,
     /// Whether the checksum of every batch is computed.
     pub check_crc: bool,
     /// Whether stamps are checked.

@@ -1,8 +1,12 @@
 //! Threads that send batches: closed loop (a new request for every answer) or open loop (at a rate, whatever comes
 //! back).
 
+mod ack;
 mod connection;
 mod plan;
+mod request;
+mod transaction;
+mod transactional;
 
 use std::sync::Arc;
 use std::sync::mpsc::Sender;
@@ -15,6 +19,7 @@ pub use plan::LeaderPlan;
 
 use crate::ack_log::{AckLog, AckLogBuffer};
 use crate::cluster::Cluster;
+use crate::coordinator::TransactionOptions;
 use crate::net::Poller;
 use crate::payload::PayloadSpec;
 use crate::protocol::produce::Acks;
@@ -45,6 +50,8 @@ pub struct ProduceOptions {
     pub partitions_per_request: usize,
     /// Whether every connection is an idempotent producer.
     pub idempotent: bool,
+    /// Whether, and how, every connection sends transactions.
+    pub transactions: Option<TransactionOptions>,
     /// Codec of the batches.
     #[serde(serialize_with = "codec_name")]
     pub codec: Compression,
@@ -109,10 +116,15 @@ impl Producer {
         let cluster = shared.cluster.current();
         let plans = plan::plans(&cluster, options.partitions_per_request);
         let slots = (index..options.connections).step_by(options.threads);
-        let connections: Vec<_> = slots
+        let mut connections: Vec<_> = slots
             .enumerate()
             .map(|(token, slot)| Connection::new(slot, token, cluster.partitions.len()))
             .collect();
+        // Tokens after the connections' own are those of their links to coordinators.
+        let count = connections.len();
+        for connection in &mut connections {
+            connection.transactional(&options, count + connection.token);
+        }
         let pace = options.rate.map(|rate| Pace {
             // Threads take turns rather than send at the same moment.
             next_due: shared.schedule.start
@@ -133,6 +145,7 @@ impl Producer {
                 run_id: shared.run_id,
                 clock: shared.clock,
                 scratch: Vec::new(),
+                batch: Vec::new(),
                 wants_metadata: false,
                 unacked_records: 0,
             },
@@ -162,6 +175,7 @@ impl Producer {
                 break;
             }
             self.reconnect(now);
+            self.turn_transactions();
             match &self.pace {
                 Some(_) => self.send_due(),
                 None => self.send_all(),
@@ -216,6 +230,47 @@ impl Producer {
         }
     }
 
+    /// Does what transactions have to do, whoever was heard from.
+    fn turn_transactions(&mut self) {
+        if self.options.transactions.is_none() {
+            return;
+        }
+        let now = Instant::now();
+        for connection in &mut self.connections {
+            let (context, shared) = (&mut self.context, &self.shared);
+            if connection.turn(context, shared, &self.poller, &self.cluster, now) {
+                self.ready.push(connection.token);
+            }
+        }
+    }
+
+    /// Waits for news of sockets, `timeout` at most, and takes them in.
+    fn listen(&mut self, timeout: Duration) -> std::io::Result<()> {
+        let (connections, context, ready, cluster) = (
+            &mut self.connections,
+            &mut self.context,
+            &mut self.ready,
+            &self.cluster,
+        );
+        let count = connections.len();
+        self.poller.wait(timeout, |token| {
+            let Some(connection) = connections.get_mut(token % count.max(1)) else {
+                return;
+            };
+            match token < count {
+                true => connection.on_ready(context),
+                false => connection.hear(context, cluster),
+            }
+            ready.push(connection.token);
+        })
+    }
+
+    /// The earliest moment at which a transaction has something to do again.
+    fn wakes_at(&self) -> Option<Instant> {
+        let connections = self.connections.iter();
+        connections.filter_map(Connection::wakes_at).min()
+    }
+
     /// Closed loop: every connection that was heard from is filled up again.
     fn send_all(&mut self) {
         let mut ready = std::mem::take(&mut self.ready);
@@ -264,6 +319,9 @@ impl Producer {
             let spin = Duration::from_micros(self.options.spin_us);
             until = until.min(pace.next_due.checked_sub(spin).unwrap_or(now));
         }
+        if let Some(at) = self.wakes_at() {
+            until = until.min(at);
+        }
         let busy = self.options.acks == Acks::None
             && self
                 .connections
@@ -275,14 +333,7 @@ impl Producer {
         } else {
             until.saturating_duration_since(now)
         };
-        let (connections, context, ready) =
-            (&mut self.connections, &mut self.context, &mut self.ready);
-        self.poller.wait(timeout, |token| {
-            if let Some(connection) = connections.get_mut(token) {
-                connection.on_ready(context);
-                ready.push(token);
-            }
-        })
+        self.listen(timeout)
     }
 
     /// Asks for metadata if an answer said that leaders moved, and moves connections.
@@ -302,13 +353,12 @@ impl Producer {
     /// Waits for outstanding acks.
     fn drain(&mut self) {
         let deadline = Instant::now() + DRAIN_WAIT;
+        self.connections.iter_mut().for_each(Connection::close);
         while self.connections.iter().any(Connection::is_waiting) && Instant::now() < deadline {
-            let (connections, context) = (&mut self.connections, &mut self.context);
-            let waited = self.poller.wait(SLEEP_MAX, |token| {
-                if let Some(connection) = connections.get_mut(token) {
-                    connection.on_ready(context);
-                }
-            });
+            self.turn_transactions();
+            let until = self.wakes_at().unwrap_or(deadline);
+            let left = until.saturating_duration_since(Instant::now());
+            let waited = self.listen(left.min(SLEEP_MAX));
             self.context
                 .counter
                 .turn(&self.shared.schedule, Instant::now());
@@ -318,6 +368,7 @@ impl Producer {
         }
         for connection in &mut self.connections {
             if connection.is_waiting() {
+                connection.forsake(&mut self.context);
                 connection.fail(&mut self.context, "ACK_NOT_RECEIVED_IN_TIME".into());
             }
         }

@@ -19,6 +19,8 @@ use super::CLIENT_ID;
 
 /// Largest response accepted: metadata of 100,000 partitions is about 4 MiB.
 const RESPONSE_LEN_MAX: usize = 64 << 20;
+/// The newest ApiVersions known here; from 3 on the answer names features.
+const FEATURES_VERSION: i16 = 4;
 const REQUEST_LIMITS: OutboundFrameLimits = OutboundFrameLimits::new(16 << 20);
 
 /// Why a control request failed.
@@ -159,38 +161,40 @@ impl ControlClient {
                     .map_or_else(|| "none".into(), |(low, high)| format!("{low} to {high}")),
             })?;
         self.correlation += 1;
-        let encode = |source| ControlError::Encode {
-            api: R::NAME,
-            source,
-        };
-        let header_version = response_header_version_for::<R>(version).map_err(encode)?;
-        let mut frame = BytesMut::new();
-        let client_id = Some(StrBytes::from(CLIENT_ID));
-        encode_request(
-            &mut frame,
-            self.correlation,
-            client_id,
-            request,
-            version,
-            REQUEST_LIMITS,
-        )
-        .map_err(encode)?;
+        let frame = encode(self.correlation, request, version.value()).map_err(|source| {
+            ControlError::Encode {
+                api: R::NAME,
+                source,
+            }
+        })?;
         let body = self.exchange(&frame).map_err(|source| ControlError::Io {
             address: self.address.clone(),
             source,
         })?;
-        let decode = || -> Result<R::Response, DecodeError> {
-            let mut decoder = Decoder::new(body, DecodeLimits::default())?;
-            ResponseHeader::decode(&mut decoder, ApiVersion::new(header_version))?;
-            let response = R::Response::decode(&mut decoder, version)?;
-            decoder.finish()?;
-            Ok(response)
-        };
-        decode().map_err(|source| ControlError::Decode {
+        decode::<R>(body, version.value()).map_err(|source| ControlError::Decode {
             address: self.address.clone(),
             api: R::NAME,
             source,
         })
+    }
+
+    /// The level at which the broker's cluster runs a feature, 0 for one that it does not know.
+    ///
+    /// # Errors
+    /// [`ControlError`].
+    pub fn feature(&mut self, name: &str) -> Result<i16, ControlError> {
+        let mut request = ApiVersionsRequest::default();
+        request.client_software_name = StrBytes::from(CLIENT_ID);
+        request.client_software_version = StrBytes::from(env!("CARGO_PKG_VERSION"));
+        let answer = self.call(&request, FEATURES_VERSION)?;
+        if answer.error_code != 0 {
+            let code = answer.error_code;
+            return Err(ControlError::refused("ApiVersions", code, None));
+        }
+        let mut features = answer.finalized_features.iter();
+        Ok(features
+            .find(|feature| feature.name.as_str() == name)
+            .map_or(0, |feature| feature.max_version_level))
     }
 
     fn exchange(&mut self, frame: &[u8]) -> io::Result<Bytes> {
@@ -214,6 +218,43 @@ impl ControlClient {
         }
         Ok(body.into())
     }
+}
+
+/// A request as it goes onto the wire, its length included.
+pub(crate) fn encode<R>(
+    correlation: i32,
+    request: &R,
+    version: i16,
+) -> Result<BytesMut, EncodeError>
+where
+    R: RequestResponsePair,
+{
+    let mut frame = BytesMut::new();
+    let (client_id, version) = (Some(StrBytes::from(CLIENT_ID)), ApiVersion::new(version));
+    encode_request(
+        &mut frame,
+        correlation,
+        client_id,
+        request,
+        version,
+        REQUEST_LIMITS,
+    )?;
+    Ok(frame)
+}
+
+/// The response in a frame, its length left out.
+pub(crate) fn decode<R>(frame: Bytes, version: i16) -> Result<R::Response, DecodeError>
+where
+    R: RequestResponsePair,
+{
+    let version = ApiVersion::new(version);
+    // A version whose request was encoded has a header.
+    let header_version = response_header_version_for::<R>(version).unwrap_or_default();
+    let mut decoder = Decoder::new(frame, DecodeLimits::default())?;
+    ResponseHeader::decode(&mut decoder, ApiVersion::new(header_version))?;
+    let response = R::Response::decode(&mut decoder, version)?;
+    decoder.finish()?;
+    Ok(response)
 }
 
 /// Connects to the first address of `HOST:PORT` that answers; without delay for small packets.

@@ -115,6 +115,60 @@ impl<'a> Cursor<'a> {
             .transpose()
     }
 
+    /// UNSIGNED_VARINT of at most 32 bits.
+    ///
+    /// # Errors
+    /// Past the end, or a number that is longer.
+    #[inline]
+    pub fn uvarint(&mut self) -> Result<u32, Malformed> {
+        let mut value = 0u64;
+        for shift in (0..35).step_by(7) {
+            let [byte] = self.array::<1>()?;
+            value |= u64::from(byte & 0x7f) << shift;
+            if byte & 0x80 == 0 {
+                return u32::try_from(value).map_err(|_| Malformed("varint"));
+            }
+        }
+        Err(Malformed("varint"))
+    }
+
+    /// COMPACT_STRING or COMPACT_NULLABLE_STRING.
+    ///
+    /// # Errors
+    /// Past the end.
+    #[inline]
+    pub fn compact_string(&mut self) -> Result<Option<&'a [u8]>, Malformed> {
+        let length = (self.uvarint()? as usize).checked_sub(1);
+        length.map(|length| self.take(length)).transpose()
+    }
+
+    /// COMPACT_ARRAY's element count, 0 for a null array; every element takes at least one byte.
+    ///
+    /// # Errors
+    /// Past the end, or more elements than bytes.
+    #[inline]
+    pub fn compact_count(&mut self) -> Result<usize, Malformed> {
+        let count = (self.uvarint()? as usize).saturating_sub(1);
+        if count > self.rest.len() {
+            return Err(Malformed("element count"));
+        }
+        Ok(count)
+    }
+
+    /// Reads past tagged fields, whatever they hold.
+    ///
+    /// # Errors
+    /// Past the end.
+    #[inline]
+    pub fn skip_tags(&mut self) -> Result<(), Malformed> {
+        for _ in 0..self.uvarint()? {
+            let _tag = self.uvarint()?;
+            let length = self.uvarint()?;
+            self.take(length as usize)?;
+        }
+        Ok(())
+    }
+
     /// ARRAY's element count, 0 for a null array; every element takes at least one byte.
     ///
     /// # Errors

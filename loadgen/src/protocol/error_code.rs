@@ -1,5 +1,22 @@
 //! Names of Kafka's error codes. Source: org.apache.kafka.common.protocol.Errors.
 
+/// The transaction before this one is not quite over: ask again.
+pub const CONCURRENT_TRANSACTIONS: i16 = 51;
+/// A batch before this one of its producer did not get in.
+pub const OUT_OF_ORDER_SEQUENCE_NUMBER: i16 = 45;
+
+/// Another producer took the transactional id over. Older versions of requests say it in other words.
+#[must_use]
+pub fn is_fenced(code: i16) -> bool {
+    matches!(code, 47 | 90)
+}
+
+/// The coordinator is another broker, or not ready.
+#[must_use]
+pub fn wants_coordinator(code: i16) -> bool {
+    matches!(code, 14..=16)
+}
+
 /// Moved or not yet known: fresh metadata may help.
 #[must_use]
 pub fn wants_metadata(code: i16) -> bool {
@@ -31,7 +48,7 @@ pub fn name(code: i16) -> String {
 }
 
 #[rustfmt::skip]
-const NAMES: [&str; 107] = [
+const NAMES: [&str; 121] = [
     "NONE", "OFFSET_OUT_OF_RANGE", "CORRUPT_MESSAGE", "UNKNOWN_TOPIC_OR_PARTITION", "INVALID_FETCH_SIZE",
     "LEADER_NOT_AVAILABLE", "NOT_LEADER_OR_FOLLOWER", "REQUEST_TIMED_OUT", "BROKER_NOT_AVAILABLE",
     "REPLICA_NOT_AVAILABLE", "MESSAGE_TOO_LARGE", "STALE_CONTROLLER_EPOCH", "OFFSET_METADATA_TOO_LARGE",
@@ -62,6 +79,10 @@ const NAMES: [&str; 107] = [
     "PRINCIPAL_DESERIALIZATION_FAILURE", "SNAPSHOT_NOT_FOUND", "POSITION_OUT_OF_RANGE", "UNKNOWN_TOPIC_ID",
     "DUPLICATE_BROKER_REGISTRATION", "BROKER_ID_NOT_REGISTERED", "INCONSISTENT_TOPIC_ID",
     "INCONSISTENT_CLUSTER_ID", "TRANSACTIONAL_ID_NOT_FOUND", "FETCH_SESSION_TOPIC_ID_ERROR",
+    "INELIGIBLE_REPLICA", "NEW_LEADER_ELECTED", "OFFSET_MOVED_TO_TIERED_STORAGE", "FENCED_MEMBER_EPOCH",
+    "UNRELEASED_INSTANCE_ID", "UNSUPPORTED_ASSIGNOR", "STALE_MEMBER_EPOCH", "MISMATCHED_ENDPOINT_TYPE",
+    "UNSUPPORTED_ENDPOINT_TYPE", "UNKNOWN_CONTROLLER_ID", "UNKNOWN_SUBSCRIPTION_ID", "TELEMETRY_TOO_LARGE",
+    "INVALID_REGISTRATION", "TRANSACTION_ABORTABLE",
 ];
 
 #[cfg(test)]
@@ -79,7 +100,9 @@ mod tests {
             (74, "FENCED_LEADER_EPOCH"),
             (87, "INVALID_RECORD"),
             (100, "UNKNOWN_TOPIC_ID"),
+            (90, "PRODUCER_FENCED"),
             (106, "FETCH_SESSION_TOPIC_ID_ERROR"),
+            (120, "TRANSACTION_ABORTABLE"),
             (500, "ERROR_500"),
             (-7, "ERROR_-7"),
         ] {

@@ -18,6 +18,8 @@ pub struct Limits {
     pub max_bytes: i32,
     /// Most bytes of one partition.
     pub partition_max_bytes: i32,
+    /// Whether records of transactions that are not committed are left out.
+    pub read_committed: bool,
 }
 
 /// Appends a whole request without a fetch session: every topic with its partitions as (index, offset).
@@ -35,8 +37,8 @@ pub fn put_request<'a, P>(
     out.extend_from_slice(&limits.max_wait_ms.to_be_bytes());
     out.extend_from_slice(&limits.min_bytes.to_be_bytes());
     out.extend_from_slice(&limits.max_bytes.to_be_bytes());
-    // Isolation level read_uncommitted; session id 0 and epoch -1: no session.
-    out.push(0);
+    out.push(u8::from(limits.read_committed));
+    // Session id 0 and epoch -1: no session.
     out.extend_from_slice(&0i32.to_be_bytes());
     out.extend_from_slice(&(-1i32).to_be_bytes());
     out.extend_from_slice(&(topics.len() as i32).to_be_bytes());
@@ -71,6 +73,8 @@ pub struct Fetched<'a> {
     pub high_watermark: i64,
     /// First offset the partition still has.
     pub log_start_offset: i64,
+    /// Aborted transactions with records here: producer id and first offset, 16 bytes each.
+    pub aborted: &'a [u8],
     /// Record batches, the last one possibly cut short.
     pub records: &'a [u8],
 }
@@ -96,9 +100,8 @@ pub fn read_response<'a>(
             let high_watermark = cursor.i64()?;
             let _last_stable_offset = cursor.i64()?;
             let log_start_offset = cursor.i64()?;
-            for _ in 0..cursor.count()? {
-                cursor.take(16)?;
-            }
+            let aborted_count = cursor.count()?;
+            let aborted = cursor.take(aborted_count.saturating_mul(16))?;
             let _preferred_read_replica = cursor.i32()?;
             let records = cursor.bytes()?.unwrap_or_default();
             each(Fetched {
@@ -107,6 +110,7 @@ pub fn read_response<'a>(
                 error,
                 high_watermark,
                 log_start_offset,
+                aborted,
                 records,
             });
         }
@@ -132,6 +136,7 @@ mod tests {
             min_bytes: 1,
             max_bytes: 8 << 20,
             partition_max_bytes: 1 << 20,
+            read_committed: true,
         };
         let mut out = Vec::new();
         let topics = [("a", vec![(0, 10i64), (2, 20)]), ("b", vec![(1, 30)])];
@@ -156,6 +161,7 @@ mod tests {
         .unwrap();
         assert_eq!((request.max_wait_ms, request.max_bytes), (500, 8 << 20));
         assert_eq!((request.session_id, request.session_epoch), (0, -1));
+        assert_eq!(request.isolation_level, 1);
         assert_eq!(request.topics.len(), 2);
         assert_eq!(request.topics[0].partitions[1].partition, 2);
         assert_eq!(request.topics[0].partitions[1].fetch_offset, 20);
@@ -196,6 +202,7 @@ mod tests {
             (parts[0].log_start_offset, parts[0].records),
             (7, &b"batches"[..])
         );
+        assert_eq!((parts[0].aborted.len(), parts[1].aborted.len()), (16, 0));
         assert_eq!((parts[1].error, parts[1].records), (6, &b""[..]));
         for length in 0..bytes.len() {
             assert!(

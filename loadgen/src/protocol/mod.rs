@@ -16,6 +16,10 @@ pub mod api {
     pub const PRODUCE: i16 = 0;
     /// Fetch.
     pub const FETCH: i16 = 1;
+    /// FindCoordinator.
+    pub const FIND_COORDINATOR: i16 = 10;
+    /// EndTxn.
+    pub const END_TXN: i16 = 26;
 }
 
 /// Client id in every request header.
