@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io::{self, Read, Write};
+use std::marker::PhantomData;
 use std::net::{TcpStream, ToSocketAddrs};
 use std::time::Duration;
 
@@ -21,7 +22,7 @@ use super::CLIENT_ID;
 const RESPONSE_LEN_MAX: usize = 64 << 20;
 /// The newest ApiVersions known here; from 3 on the answer names features.
 const FEATURES_VERSION: i16 = 4;
-const REQUEST_LIMITS: OutboundFrameLimits = OutboundFrameLimits::new(16 << 20);
+const REQUEST_LIMITS: OutboundFrameLimits = OutboundFrameLimits::new(128 << 20);
 
 /// Why a control request failed.
 #[derive(Debug, Error)]
@@ -77,7 +78,9 @@ pub enum ControlError {
 }
 
 impl ControlError {
-    pub(crate) fn refused(what: impl Into<String>, code: i16, message: Option<&str>) -> Self {
+    /// A broker's refusal of `what`, by its error code.
+    #[must_use]
+    pub fn refused(what: impl Into<String>, code: i16, message: Option<&str>) -> Self {
         Self::Refused {
             what: what.into(),
             code,
@@ -87,10 +90,20 @@ impl ControlError {
     }
 }
 
-/// A connection that sends one request at a time and waits for its answer.
+/// A request under way: what its answer needs to be read. Answers come in the order of the requests.
+#[derive(Debug)]
+pub struct Sent<R> {
+    correlation: i32,
+    version: i16,
+    request: PhantomData<R>,
+}
+
+/// A connection that sends requests and waits for their answers: [`ControlClient::call`] for one at a time,
+/// [`ControlClient::send`] and [`ControlClient::receive`] for several in flight.
 #[derive(Debug)]
 pub struct ControlClient {
     address: String,
+    client_id: &'static str,
     stream: TcpStream,
     correlation: i32,
     /// API key to the lowest and highest version the broker offers.
@@ -104,6 +117,18 @@ impl ControlClient {
     /// # Errors
     /// [`ControlError`].
     pub fn connect(address: &str, timeout: Duration) -> Result<Self, ControlError> {
+        Self::connect_as(CLIENT_ID, address, timeout)
+    }
+
+    /// The same under a name of the caller's, which the broker's logs and listings show.
+    ///
+    /// # Errors
+    /// [`ControlError`].
+    pub fn connect_as(
+        client_id: &'static str,
+        address: &str,
+        timeout: Duration,
+    ) -> Result<Self, ControlError> {
         let io = |source| ControlError::Io {
             address: address.to_owned(),
             source,
@@ -113,6 +138,7 @@ impl ControlClient {
         stream.set_write_timeout(Some(timeout)).map_err(io)?;
         let mut client = Self {
             address: address.to_owned(),
+            client_id,
             stream,
             correlation: 0,
             versions: BTreeMap::from([(ApiVersionsRequest::API_KEY.value(), (0, 0))]),
@@ -149,6 +175,19 @@ impl ControlClient {
     where
         R: RequestResponsePair,
     {
+        let sent = self.send(request, version_max)?;
+        self.receive(&sent)
+    }
+
+    /// Sends a request in the highest version both sides speak, at most `version_max`. Its answer is to be received
+    /// after those of the requests before it, unless there is none (Produce with acks 0).
+    ///
+    /// # Errors
+    /// [`ControlError`].
+    pub fn send<R>(&mut self, request: &R, version_max: i16) -> Result<Sent<R>, ControlError>
+    where
+        R: RequestResponsePair,
+    {
         let offered = self.versions.get(&R::API_KEY.value());
         let version = offered
             .map(|&(low, high)| (low, high.min(version_max)))
@@ -160,18 +199,31 @@ impl ControlClient {
                 offered: offered
                     .map_or_else(|| "none".into(), |(low, high)| format!("{low} to {high}")),
             })?;
-        self.correlation += 1;
-        let frame = encode(self.correlation, request, version.value()).map_err(|source| {
-            ControlError::Encode {
+        self.correlation = self.correlation.wrapping_add(1);
+        let frame = encode_as(self.client_id, self.correlation, request, version.value()).map_err(
+            |source| ControlError::Encode {
                 api: R::NAME,
                 source,
-            }
-        })?;
-        let body = self.exchange(&frame).map_err(|source| ControlError::Io {
-            address: self.address.clone(),
-            source,
-        })?;
-        decode::<R>(body, version.value()).map_err(|source| ControlError::Decode {
+            },
+        )?;
+        self.stream.write_all(&frame).map_err(|e| self.io(e))?;
+        Ok(Sent {
+            correlation: self.correlation,
+            version: version.value(),
+            request: PhantomData,
+        })
+    }
+
+    /// Waits for the answer to a request, the oldest that has none yet.
+    ///
+    /// # Errors
+    /// [`ControlError`].
+    pub fn receive<R>(&mut self, sent: &Sent<R>) -> Result<R::Response, ControlError>
+    where
+        R: RequestResponsePair,
+    {
+        let body = self.next_body(sent.correlation).map_err(|e| self.io(e))?;
+        decode::<R>(body, sent.version).map_err(|source| ControlError::Decode {
             address: self.address.clone(),
             api: R::NAME,
             source,
@@ -197,8 +249,14 @@ impl ControlClient {
             .map_or(0, |feature| feature.max_version_level))
     }
 
-    fn exchange(&mut self, frame: &[u8]) -> io::Result<Bytes> {
-        self.stream.write_all(frame)?;
+    fn io(&self, source: io::Error) -> ControlError {
+        ControlError::Io {
+            address: self.address.clone(),
+            source,
+        }
+    }
+
+    fn next_body(&mut self, correlation: i32) -> io::Result<Bytes> {
         let mut length = [0; 4];
         self.stream.read_exact(&mut length)?;
         let length = usize::try_from(i32::from_be_bytes(length)).unwrap_or(usize::MAX);
@@ -210,7 +268,7 @@ impl ControlClient {
         }
         let mut body = vec![0; length];
         self.stream.read_exact(&mut body)?;
-        if body.get(..4) != Some(&self.correlation.to_be_bytes()[..]) {
+        if body.get(..4) != Some(&correlation.to_be_bytes()[..]) {
             return Err(io::Error::new(
                 io::ErrorKind::InvalidData,
                 "answer to another request",
@@ -229,8 +287,20 @@ pub(crate) fn encode<R>(
 where
     R: RequestResponsePair,
 {
+    encode_as(CLIENT_ID, correlation, request, version)
+}
+
+fn encode_as<R>(
+    client_id: &str,
+    correlation: i32,
+    request: &R,
+    version: i16,
+) -> Result<BytesMut, EncodeError>
+where
+    R: RequestResponsePair,
+{
     let mut frame = BytesMut::new();
-    let (client_id, version) = (Some(StrBytes::from(CLIENT_ID)), ApiVersion::new(version));
+    let (client_id, version) = (Some(StrBytes::from(client_id)), ApiVersion::new(version));
     encode_request(
         &mut frame,
         correlation,
