@@ -336,6 +336,23 @@ fn role_figures(add: &mut dyn FnMut(&str, f64), role: &RoleResult, result: &RunR
         add("end_to_end_p50_us", latency.p50);
         add("end_to_end_p99_us", latency.p99);
     }
+    let transactions = &counts.transactions;
+    if transactions.committed > 0 {
+        add(
+            "transactions_per_s",
+            transactions.committed as f64 / seconds,
+        );
+    }
+    for (name, histogram) in [
+        ("transaction", &transactions.latency),
+        ("end_txn", &transactions.end_latency),
+    ] {
+        if let Some(histogram) = histogram {
+            let latency = LatencyUs::of(histogram);
+            add(&format!("{name}_p50_us"), latency.p50);
+            add(&format!("{name}_p99_us"), latency.p99);
+        }
+    }
     add(
         "client_cpu_s_per_gb",
         result.usage.client.cpu_s() / gigabytes,

@@ -87,7 +87,7 @@ impl Claim for C13 {
     }
 
     fn budget_s(&self, scale: Scale) -> f64 {
-        scale.pick(4.0, 34.0, 260.0)
+        scale.pick(4.0, 30.0, 240.0)
     }
 
     fn rig<'a>(&self, lab: &'a Lab, _points: &[Point]) -> Result<Box<dyn Rig + 'a>, PointError> {

@@ -75,7 +75,7 @@ impl Claim for C7 {
     }
 
     fn budget_s(&self, scale: Scale) -> f64 {
-        scale.pick(4.0, 28.0, 420.0)
+        scale.pick(4.0, 28.0, 360.0)
     }
 
     fn rig<'a>(&self, lab: &'a Lab, points: &[Point]) -> Result<Box<dyn Rig + 'a>, PointError> {

@@ -84,7 +84,7 @@ impl Claim for C9 {
     }
 
     fn budget_s(&self, scale: Scale) -> f64 {
-        scale.pick(4.0, 40.0, 280.0)
+        scale.pick(4.0, 40.0, 270.0)
     }
 
     fn rig<'a>(&self, lab: &'a Lab, _points: &[Point]) -> Result<Box<dyn Rig + 'a>, PointError> {
