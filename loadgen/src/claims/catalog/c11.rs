@@ -104,27 +104,27 @@ fn judge(measurements: &[Measurement]) -> Conclusion {
         (SINGLE, 1),
         Expect::More,
     );
-    let beside = SIZES.iter().filter_map(|&size| {
+    let windows = SIZES.iter().filter_map(|&size| {
         let question = format!(
             "like for like, {size} records a transaction: the same batches acked in a window of five against transactions"
         );
-        find(&question, (WINDOWED, size), (TRANSACTION, size), Expect::AtLeast(CLAIMED))
+        let (above, below) = ((WINDOWED, size), (TRANSACTION, size));
+        Some((size, find(&question, above, below, Expect::AtLeast(CLAIMED))?))
     });
+    let windows: Vec<(u64, Finding)> = windows.collect();
     let like_for_like = find(
         "like for like: an ack for each record against a transaction for each",
         (SINGLE, 1),
         (TRANSACTION, 1),
         Expect::AtLeast(CLAIMED),
     );
-    let beside: Vec<Finding> = beside.chain(like_for_like).collect();
-    let by_size: Vec<String> = beside
+    let by_size: Vec<String> = windows
         .iter()
-        .filter_map(|finding| finding.ratio)
-        .map(|ratio| number(ratio.median))
+        .map(|(size, finding)| format!("{} at {size}", times(Some(finding))))
         .collect();
     let why = format!(
         "on this server asynchronous acks take {} times the records of a transaction for each, batches under one ack {} times those of \
-         asynchronous acks; like for like the gain falls with the records of a transaction: {}",
+         asynchronous acks; the same batches in a window of five take, by the records of a transaction, {} times as many",
         times(ten_times.as_ref()),
         times(level.as_ref()),
         by_size.join(", "),
@@ -135,7 +135,8 @@ fn judge(measurements: &[Measurement]) -> Conclusion {
     if !complete {
         conclusion.verdict = verdict::all([conclusion.verdict, verdict::Verdict::Undecided]);
     }
-    conclusion.findings.extend(beside);
+    let windows = windows.into_iter().map(|(_, finding)| finding);
+    conclusion.findings.extend(windows.chain(like_for_like));
     conclusion.notes.push(
         "One connection, one partition, records of 1 KiB, every ack after an fsync. The verdict rests on the first three findings; the \
          others set the same batches, five under way, against the same with a commit after so many records. Records of a transaction \
