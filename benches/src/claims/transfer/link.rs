@@ -9,6 +9,7 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use rustix::net::sockopt::set_socket_send_buffer_size;
 use rustix::thread::gettid;
 use rustix::time::{ClockId, clock_gettime};
 use serde::{Deserialize, Serialize};
@@ -36,6 +37,20 @@ pub enum Medium {
     Veth,
 }
 
+/// How much the socket takes before a sender has to wait.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SendBuffer {
+    /// As much as the kernel lets it grow to.
+    #[default]
+    Grown,
+    /// [`NARROW_BYTES`].
+    Narrow,
+}
+
+/// Bytes of a narrow send buffer (SO_SNDBUF; the kernel doubles it for its own bookkeeping).
+pub const NARROW_BYTES: usize = 100 << 10;
+
 #[derive(Debug, Default)]
 struct Taken {
     bytes: AtomicU64,
@@ -57,7 +72,7 @@ impl Link {
     ///
     /// # Errors
     /// The system's; for a pair, privilege or the `ip` command may be missing.
-    pub(super) fn open(medium: Medium, cpus: &[usize]) -> io::Result<Self> {
+    pub(super) fn open(medium: Medium, buffer: SendBuffer, cpus: &[usize]) -> io::Result<Self> {
         let taken = Arc::new(Taken::default());
         let (to, from) = channel();
         let (go, wait) = channel();
@@ -78,6 +93,9 @@ impl Link {
         drop(go);
         let stream = TcpStream::connect_timeout(&address?, CONNECT_MAX)?;
         stream.set_nodelay(true)?;
+        if buffer == SendBuffer::Narrow {
+            set_socket_send_buffer_size(&stream, NARROW_BYTES)?;
+        }
         link.stream = Some(stream);
         Ok(link)
     }

@@ -3,15 +3,16 @@
 mod link;
 mod path;
 
-pub use link::Medium;
+pub use link::{Medium, NARROW_BYTES, SendBuffer};
 pub use path::Path;
 
 use std::fs::File;
-use std::io;
-use std::sync::Arc;
+use std::io::{self, Read};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use link::Link;
+use rustix::fs::{MemfdFlags, memfd_create};
 use rustix::thread::{CpuSet, sched_setaffinity};
 use serde::{Deserialize, Serialize};
 
@@ -46,6 +47,9 @@ pub struct Serving {
     pub from: u64,
     /// How.
     pub path: Path,
+    /// What the sending socket holds.
+    #[serde(default)]
+    pub buffer: SendBuffer,
 }
 
 /// The file that all settings share.
@@ -53,6 +57,8 @@ pub struct Serving {
 pub struct Slices<'a> {
     scratch: &'a Scratch,
     bytes: u64,
+    /// Memory to send from, made when it is first asked for.
+    memory: OnceLock<Arc<File>>,
 }
 
 impl<'a> Slices<'a> {
@@ -62,7 +68,31 @@ impl<'a> Slices<'a> {
     /// [`BenchError`].
     pub fn prepare(scratch: &'a Scratch, bytes: u64) -> Result<Self, BenchError> {
         scratch.make(FILE, bytes)?;
-        Ok(Self { scratch, bytes })
+        Ok(Self {
+            scratch,
+            bytes,
+            memory: OnceLock::new(),
+        })
+    }
+
+    /// Bytes that the slices of a path lie in.
+    fn span(&self, serving: &Serving) -> u64 {
+        match serving.path.from_memory() {
+            true => self.bytes.min(HOT_BYTES),
+            false => self.bytes,
+        }
+    }
+
+    /// Memory with a file's name, filled with the file's first bytes.
+    fn memory(&self, serving: &Serving) -> io::Result<Arc<File>> {
+        if let Some(memory) = self.memory.get() {
+            return Ok(Arc::clone(memory));
+        }
+        let flags = MemfdFlags::CLOEXEC;
+        let mut memory = File::from(memfd_create("ringlog-claims", flags)?);
+        let file = self.scratch.open(FILE, false).map_err(io::Error::other)?;
+        io::copy(&mut (&*file).take(self.span(serving)), &mut memory)?;
+        Ok(Arc::clone(self.memory.get_or_init(|| Arc::new(memory))))
     }
 
     /// Measures a setting once: slices in random order, hot ones for `window`, cold ones each once at most. The sending
@@ -78,21 +108,31 @@ impl<'a> Slices<'a> {
         sender: &[usize],
         reader: &[usize],
     ) -> Result<Figures, BenchError> {
-        let whole_pages = serving.from.is_multiple_of(PAGE) && serving.from < self.bytes;
+        let bytes = self.span(serving);
+        let whole_pages = serving.from.is_multiple_of(PAGE) && serving.from < bytes;
         if !whole_pages
             || serving.slice == 0
-            || serving.slice > self.bytes - serving.from
+            || serving.slice > bytes - serving.from
             || serving.chunk < PAGE
         {
             return Err(BenchError::Settings(format!(
-                "slices of {} bytes in calls of {} from a file of {}",
-                serving.slice, serving.chunk, self.bytes
+                "slices of {} bytes in calls of {} from a file of {bytes}",
+                serving.slice, serving.chunk
             )));
         }
-        let file = self.scratch.open(FILE, false)?;
-        let resident = match serving.hot {
-            true => make_hot(&file)?,
-            false => make_cold(&file)?,
+        let (file, resident) = match serving.path.from_memory() {
+            true => {
+                let memory = self.memory(serving);
+                (memory.map_err(BenchError::operation("memory"))?, 1.0)
+            }
+            false => {
+                let file = self.scratch.open(FILE, false)?;
+                let resident = match serving.hot {
+                    true => make_hot(&file)?,
+                    false => make_cold(&file)?,
+                };
+                (file, resident)
+            }
         };
         // A thread of its own: a network namespace is a thread's, and so are the kernel's counts.
         let outcome = std::thread::scope(|scope| {
@@ -118,10 +158,10 @@ impl<'a> Slices<'a> {
     ) -> io::Result<Figures> {
         pin(sender)?;
         let direct = self.scratch.open(FILE, true).map_err(io::Error::other)?;
-        let link = Link::open(serving.medium, reader)?;
+        let link = Link::open(serving.medium, serving.buffer, reader)?;
         let chunk = serving.chunk.min(serving.slice.next_multiple_of(PAGE)) as usize;
         let mut way = path::open(serving.path, &file, &direct, chunk)?;
-        let after = self.bytes - serving.from;
+        let after = self.span(serving) - serving.from;
         let span = match serving.hot {
             true => after.min(HOT_BYTES.max(serving.slice)),
             false => after,
@@ -211,6 +251,8 @@ mod tests {
             Path::Splice,
             Path::DirectSend,
             Path::SendZc,
+            Path::MemorySend,
+            Path::MemorySendfile,
         ] {
             // Less than a page, an odd number of bytes in several calls, and the whole file.
             for (slice, hot) in [(1000, true), (300_001, false), (4 << 20, true)] {
@@ -221,6 +263,11 @@ mod tests {
                     chunk: 65_536,
                     from: 0,
                     path,
+                    buffer: if hot {
+                        SendBuffer::Grown
+                    } else {
+                        SendBuffer::Narrow
+                    },
                 };
                 // Returns only when the other end has read as many bytes as were meant to be sent.
                 let figures = slices
@@ -243,6 +290,7 @@ mod tests {
             chunk: 65_536,
             from: 0,
             path: Path::Sendfile,
+            buffer: SendBuffer::Grown,
         };
         let devices = || std::fs::read_dir("/sys/class/net").unwrap().count();
         let before = devices();
@@ -272,6 +320,7 @@ mod tests {
                 chunk: 16_384,
                 from: 0,
                 path,
+                buffer: SendBuffer::Grown,
             };
             let figures = slices
                 .measure(&serving, Duration::from_millis(30), 1, &[], &[])

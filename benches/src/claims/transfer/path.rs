@@ -39,9 +39,22 @@ pub enum Path {
     DirectSend,
     /// pread(2) into buffers, send_zc through the ring, four under way.
     SendZc,
+    /// From memory, without a file: send(2) from it.
+    MemorySend,
+    /// From memory that is a file of its own (memfd_create(2)): sendfile(2), its pages lent to the socket.
+    MemorySendfile,
 }
 
-/// Opens a way for a file of `len` bytes; `chunk` is the most that one call moves.
+impl Path {
+    /// Whether the bytes lie in memory to begin with, and no file is read.
+    #[must_use]
+    pub fn from_memory(self) -> bool {
+        matches!(self, Self::MemorySend | Self::MemorySendfile)
+    }
+}
+
+/// Opens a way; `file` is the file, or the memory for a path that sends from it, `direct` the file past the page cache, and `chunk`
+/// the most that one call moves.
 pub(super) fn open(
     path: Path,
     file: &Arc<File>,
@@ -58,11 +71,11 @@ pub(super) fn open(
             file: Arc::clone(file),
             chunk,
         }),
-        Path::MappedSend => Box::new(MappedSend {
+        Path::MappedSend | Path::MemorySend => Box::new(MappedSend {
             mapping: Mapping::of(file).map_err(io::Error::other)?,
             chunk,
         }),
-        Path::Sendfile => Box::new(Sendfile {
+        Path::Sendfile | Path::MemorySendfile => Box::new(Sendfile {
             file: Arc::clone(file),
             chunk,
         }),

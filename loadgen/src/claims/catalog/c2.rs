@@ -2,11 +2,14 @@
 
 use ringlog_benches::claims::transfer::{Medium, Path, Serving};
 
-use super::serving::{PATHS, ServingRig, notes, point, served};
+use super::serving::{
+    BUFFERS, CALLS, CPU, PATHS, RATE, Sent, ServingRig, at_their_best, buffers_note, no_veth,
+    notes, point,
+};
 use crate::claims::PointError;
 use crate::claims::claim::{Claim, Needs, Rig, Scale};
 use crate::claims::lab::Lab;
-use crate::claims::outcome::{Axis, Conclusion, Finding, Mark, Plot, Series, Table, find};
+use crate::claims::outcome::{Axis, Conclusion, Finding, Mark, Plot, Series, Table};
 use crate::claims::plan::Point;
 use crate::claims::record::Measurement;
 use crate::claims::report_number as number;
@@ -15,7 +18,7 @@ use crate::claims::verdict::{self, Expect, Verdict};
 /// Bytes of one slice.
 const SLICE: u64 = 4 << 20;
 /// Bytes that one call moves: small ones show what a call costs, large ones what a byte costs.
-const CHUNKS: [u64; 2] = [64 << 10, 1 << 20];
+const CHUNKS: [u64; 3] = [64 << 10, 1 << 20, 4 << 20];
 /// The chunk that the verdict is about.
 const CHUNK: u64 = 64 << 10;
 
@@ -23,6 +26,18 @@ pub(super) struct C2;
 
 fn file_bytes(scale: Scale) -> u64 {
     scale.pick(8 << 20, 512 << 20, 2 << 30)
+}
+
+/// How soon a point is left out.
+fn rank(medium: Medium, chunk: u64, hot: bool, path: Path) -> u32 {
+    let compared =
+        matches!(path, Path::ReadSend | Path::MmapSend | Path::Sendfile) || path.from_memory();
+    match (medium, chunk) {
+        (Medium::Loopback, CHUNK) => u32::from(!compared),
+        (Medium::Veth, CHUNK) if compared && hot => 2,
+        (Medium::Loopback, _) if compared && hot => 3,
+        _ => 4,
+    }
 }
 
 impl Claim for C2 {
@@ -40,22 +55,25 @@ impl Claim for C2 {
         for medium in [Medium::Loopback, Medium::Veth] {
             for chunk in CHUNKS {
                 for hot in [true, false] {
-                    for described in PATHS {
-                        let rank = match (medium, chunk == CHUNK) {
-                            (Medium::Loopback, true) => 0,
-                            (Medium::Loopback, false) => 1,
-                            (Medium::Veth, true) => 2,
-                            (Medium::Veth, false) => 3,
-                        };
-                        let serving = Serving {
-                            medium,
-                            hot,
-                            slice: SLICE,
-                            chunk,
-                            from: 0,
-                            path: described.path,
-                        };
-                        points.push(point(&serving, rank, scale));
+                    for (path, rank) in PATHS
+                        .map(|described| described.path)
+                        .map(|path| (path, rank(medium, chunk, hot, path)))
+                    {
+                        if path.from_memory() && !hot {
+                            continue;
+                        }
+                        for (buffer, _) in BUFFERS {
+                            let serving = Serving {
+                                medium,
+                                hot,
+                                slice: SLICE,
+                                chunk,
+                                from: 0,
+                                path,
+                                buffer,
+                            };
+                            points.push(point(&serving, rank, scale));
+                        }
                     }
                 }
             }
@@ -74,7 +92,7 @@ impl Claim for C2 {
     }
 
     fn budget_s(&self, scale: Scale) -> f64 {
-        scale.pick(2.0, 26.0, 280.0)
+        scale.pick(2.0, 26.0, 420.0)
     }
 
     fn rig<'a>(&self, lab: &'a Lab, _points: &[Point]) -> Result<Box<dyn Rig + 'a>, PointError> {
@@ -87,61 +105,74 @@ impl Claim for C2 {
 }
 
 fn judge(measurements: &[Measurement]) -> Conclusion {
-    let of = |path, hot| served(measurements, path, SLICE, CHUNK, hot);
-    let (Some(read), Some(send), Some(map)) = (
-        of(Path::ReadSend, true),
-        of(Path::Sendfile, true),
-        of(Path::MmapSend, true),
-    ) else {
-        return Conclusion::without(Verdict::Undecided, "the points for a verdict are missing");
+    let sent = |path, hot| Sent {
+        medium: Medium::Loopback,
+        path,
+        slice: SLICE,
+        chunk: CHUNK,
+        hot,
     };
-    let sides = |question: &str, below, figure, unit, expect| {
-        let (name, below): (&str, &Measurement) = below;
-        Finding::compare(
+    let less = |question: &str, (path, other), hot, figure, expect| {
+        at_their_best(
+            measurements,
             question,
-            (name, below),
-            ("sendfile", send),
-            (figure, unit),
+            &sent(path, hot),
+            &sent(other, hot),
+            figure,
             expect,
         )
     };
-    let calls = ("system_calls_per_gb", "calls/GB");
-    let cpu = ("cpu_s_per_gb", "CPU s/GB");
-    let mut findings = vec![
-        sides(
+    let (read, map, send) = (Path::ReadSend, Path::MmapSend, Path::Sendfile);
+    let counted = [
+        less(
             "does sendfile need half the system calls, 64 KiB each?",
-            ("read + send", read),
-            calls.0,
-            calls.1,
+            (read, send),
+            true,
+            &CALLS,
             Expect::AtLeast(1.8),
         ),
-        sides(
+        less(
             "does it need less of the processor, hot?",
-            ("read + send", read),
-            cpu.0,
-            cpu.1,
-            Expect::More,
-        ),
-        sides(
-            "and less than a mapping, hot?",
-            ("mmap + send", map),
-            cpu.0,
-            cpu.1,
+            (read, send),
+            true,
+            &CPU,
             Expect::More,
         ),
     ];
-    if let (Some(read), Some(send)) = (of(Path::ReadSend, false), of(Path::Sendfile, false)) {
-        findings.push(Finding::compare(
+    let [Some(calls), Some(cpu)] = counted else {
+        return Conclusion::without(Verdict::Undecided, "the points for a verdict are missing");
+    };
+    let mut findings = vec![calls, cpu];
+    let (memory, lent) = (Path::MemorySend, Path::MemorySendfile);
+    for (question, paths, hot) in [
+        ("and less than a mapping, hot?", (map, send), true),
+        (
             "does it need less of the processor, cold?",
-            ("read + send", read),
-            ("sendfile", send),
-            cpu,
-            Expect::More,
-        ));
+            (read, send),
+            false,
+        ),
+        (
+            "from memory: does lending its pages need less than a copy?",
+            (memory, lent),
+            true,
+        ),
+    ] {
+        findings.extend(less(question, paths, hot, &CPU, Expect::More));
     }
+    for (question, (path, other)) in [
+        ("is it faster, hot?", (send, read)),
+        (
+            "from memory: is lending its pages faster than a copy?",
+            (lent, memory),
+        ),
+    ] {
+        findings.extend(less(question, (path, other), true, &RATE, Expect::More));
+    }
+    findings.extend(buffers(measurements, &sent));
+    let send = sent(send, true).best(measurements, &CPU);
     let left = send
-        .figures
-        .get("cpu_s_per_gb")
+        .as_ref()
+        .and_then(|best| best.measurement.figures.get(CPU.name))
         .map_or(f64::NAN, |e| e.median);
     let median = |finding: &Finding| {
         finding
@@ -150,10 +181,12 @@ fn judge(measurements: &[Measurement]) -> Conclusion {
     };
     let why = format!(
         "hot, in calls of 64 KiB, read + send makes {} times the system calls of sendfile and takes {} times its processor time; \
-         sendfile still takes {} CPU s a GB (TCP itself), so zero copy is not zero work",
+         sendfile still takes {} CPU s a GB (TCP itself), so zero copy is not zero work; each with the send buffer that suits it, \
+         sendfile's is the {}",
         median(&findings[0]),
         median(&findings[1]),
-        number(left)
+        number(left),
+        send.map_or("", |best| best.buffer),
     );
     let mut notes = notes(measurements);
     notes.push(
@@ -161,14 +194,8 @@ fn judge(measurements: &[Measurement]) -> Conclusion {
          listed apart. Mode switches are derived: two for each system call and each page fault."
             .into(),
     );
-    let unavailable = measurements
-        .iter()
-        .find(|m| m.params["medium"] == "veth" && m.left_out.is_some());
-    notes.extend(
-        unavailable
-            .and_then(|m| m.left_out.as_ref())
-            .map(|reason| format!("No pair of virtual Ethernet devices could be made: {reason}.")),
-    );
+    notes.push(buffers_note());
+    notes.extend(no_veth(measurements));
     Conclusion {
         verdict: verdict::all(findings[..2].iter().map(|finding| finding.verdict)),
         why,
@@ -177,6 +204,25 @@ fn judge(measurements: &[Measurement]) -> Conclusion {
         notes,
         findings,
     }
+}
+
+/// What a narrow send buffer does to either way.
+fn buffers(measurements: &[Measurement], sent: &dyn Fn(Path, bool) -> Sent) -> Vec<Finding> {
+    let [(grown, grown_name), (narrow, narrow_name)] = BUFFERS;
+    let found = [Path::Sendfile, Path::ReadSend]
+        .into_iter()
+        .filter_map(|path| {
+            let sent = sent(path, true);
+            let name = PATHS.iter().find(|described| described.path == path)?.name;
+            Some(Finding::compare(
+                format!("is {name} faster with a send buffer of 100 KiB, hot?"),
+                (narrow_name, sent.with(measurements, narrow)?),
+                (grown_name, sent.with(measurements, grown)?),
+                (RATE.name, RATE.unit),
+                Expect::More,
+            ))
+        });
+    found.collect()
 }
 
 fn plots(measurements: &[Measurement]) -> Vec<Plot> {
@@ -194,23 +240,32 @@ fn plots(measurements: &[Measurement]) -> Vec<Plot> {
             (Medium::Veth, "a veth pair"),
         ] {
             let mut series = Vec::new();
-            for (hot, chunk, name) in [
+            for (hot, chunk, state) in [
                 (true, CHUNKS[0], "hot, 64 KiB a call"),
                 (true, CHUNKS[1], "hot, 1 MiB a call"),
+                (true, CHUNKS[2], "hot, 4 MiB a call"),
                 (false, CHUNKS[0], "cold, 64 KiB a call"),
-                (false, CHUNKS[1], "cold, 1 MiB a call"),
             ] {
-                let marks = PATHS.iter().enumerate().filter_map(|(index, described)| {
-                    let wanted = serde_json::json!({ "medium": medium, "hot": hot, "chunk": chunk, "path": described.path });
-                    let y = *find(measurements, &wanted)?.figures.get(figure)?;
-                    Some(Mark { x: index as f64, y })
-                });
-                let marks: Vec<Mark> = marks.collect();
-                if !marks.is_empty() {
-                    series.push(Series {
-                        name: name.into(),
-                        marks,
+                for (buffer, name) in BUFFERS {
+                    let marks = PATHS.iter().enumerate().filter_map(|(index, described)| {
+                        let path = described.path;
+                        let sent = Sent {
+                            medium,
+                            path,
+                            slice: SLICE,
+                            chunk,
+                            hot,
+                        };
+                        let y = *sent.with(measurements, buffer)?.figures.get(figure)?;
+                        Some(Mark { x: index as f64, y })
                     });
+                    let marks: Vec<Mark> = marks.collect();
+                    if !marks.is_empty() {
+                        series.push(Series {
+                            name: format!("{state}, {name}"),
+                            marks,
+                        });
+                    }
                 }
             }
             if !series.is_empty() {
@@ -233,6 +288,7 @@ fn costs(measurements: &[Measurement]) -> Table {
     let head = [
         "path",
         "way of a byte (⇒ DMA, → processor)",
+        "send buffer that suits it",
         "copies by the processor (derived)",
         "all copies (derived)",
         "system calls/GB",
@@ -243,12 +299,21 @@ fn costs(measurements: &[Measurement]) -> Table {
         "MB/s",
     ];
     let rows = PATHS.iter().filter_map(|described| {
-        let measured = served(measurements, described.path, SLICE, CHUNK, true)?;
+        let sent = Sent {
+            medium: Medium::Loopback,
+            path: described.path,
+            slice: SLICE,
+            chunk: CHUNK,
+            hot: true,
+        };
+        let best = sent.best(measurements, &CPU)?;
+        let measured = best.measurement;
         let figure = |name: &str| measured.figures.get(name).map_or(f64::NAN, |e| e.median);
         let (calls, faults) = (figure("system_calls_per_gb"), figure("page_faults_per_gb"));
         Some(vec![
             described.name.to_owned(),
             described.route.to_owned(),
+            best.buffer.to_owned(),
             described.cpu_copies.to_string(),
             (described.cpu_copies + described.dma_copies).to_string(),
             number(calls),
@@ -270,29 +335,53 @@ fn costs(measurements: &[Measurement]) -> Table {
 mod tests {
     use super::*;
     use crate::claims::catalog::testing::measurement_of;
+    use ringlog_benches::claims::transfer::SendBuffer;
 
+    fn side(path: Path, buffer: SendBuffer, calls: f64, cpu: &[f64]) -> Measurement {
+        let serving = Serving {
+            medium: Medium::Loopback,
+            hot: true,
+            slice: SLICE,
+            chunk: CHUNK,
+            from: 0,
+            path,
+            buffer,
+        };
+        let calls = vec![calls * 15_000.0; cpu.len()];
+        let rate: Vec<f64> = cpu.iter().map(|cpu| 1000.0 / cpu).collect();
+        measurement_of(
+            &serving,
+            &[(CPU.name, cpu), (CALLS.name, &calls), (RATE.name, &rate)],
+        )
+    }
+
+    /// Reading suits the grown buffer, sendfile the narrow one.
     fn measured(sendfile_cpu: &[f64]) -> Vec<Measurement> {
-        [
-            (Path::ReadSend, 2.0, &[0.4, 0.4, 0.41][..]),
-            (Path::MmapSend, 1.0, &[0.35, 0.35, 0.36]),
-            (Path::Sendfile, 1.0, sendfile_cpu),
+        let slow: Vec<f64> = sendfile_cpu.iter().map(|cpu| cpu * 3.0).collect();
+        use SendBuffer::{Grown, Narrow};
+        vec![
+            side(Path::ReadSend, Grown, 2.0, &[0.4, 0.4, 0.41]),
+            side(Path::ReadSend, Narrow, 2.0, &[0.9, 0.9, 0.91]),
+            side(Path::MmapSend, Grown, 1.0, &[0.35, 0.35, 0.36]),
+            side(Path::Sendfile, Grown, 1.0, &slow),
+            side(Path::Sendfile, Narrow, 1.0, sendfile_cpu),
         ]
-        .map(|(path, calls, cpu)| {
-            let serving = Serving {
-                medium: Medium::Loopback,
-                hot: true,
-                slice: SLICE,
-                chunk: CHUNK,
-                from: 0,
-                path,
-            };
-            let calls = vec![calls * 15_000.0; cpu.len()];
-            measurement_of(
-                &serving,
-                &[("cpu_s_per_gb", cpu), ("system_calls_per_gb", &calls)],
-            )
-        })
-        .to_vec()
+    }
+
+    #[test]
+    fn each_side_is_taken_with_the_buffer_that_suits_it() {
+        let findings = judge(&measured(&[0.2, 0.2, 0.2])).findings;
+        let cpu = findings
+            .iter()
+            .find(|f| f.question.contains("processor, hot"))
+            .unwrap();
+        assert!((cpu.ratio.unwrap().median - 2.0).abs() < 0.1, "{cpu:?}");
+        assert!(cpu.above.name.contains("kernel") && cpu.below.name.contains("100 KiB"));
+        let narrow = findings
+            .iter()
+            .filter(|f| f.question.contains("faster with a send buffer"));
+        let verdicts: Vec<Verdict> = narrow.map(|finding| finding.verdict).collect();
+        assert_eq!(verdicts, [Verdict::Holds, Verdict::DoesNotHold]);
     }
 
     #[test]

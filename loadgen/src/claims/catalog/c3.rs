@@ -2,11 +2,14 @@
 
 use ringlog_benches::claims::transfer::{Medium, Path, Serving};
 
-use super::serving::{PATHS, ServingRig, notes, point, served};
+use super::serving::{
+    BUFFERS, Best, PATHS, RATE, Sent, ServingRig, at_their_best, buffers_note, no_veth, notes,
+    point,
+};
 use crate::claims::PointError;
 use crate::claims::claim::{Claim, Needs, Rig, Scale};
 use crate::claims::lab::Lab;
-use crate::claims::outcome::{Axis, Conclusion, Finding, Mark, Plot, Series};
+use crate::claims::outcome::{Axis, Conclusion, Mark, Plot, Series};
 use crate::claims::plan::Point;
 use crate::claims::record::Measurement;
 use crate::claims::stats::Estimate;
@@ -41,6 +44,19 @@ fn file_bytes(scale: Scale) -> u64 {
     scale.pick(4 << 20, 1 << 30, 2 << 30)
 }
 
+/// How soon a point is left out.
+fn rank(serving: &Serving) -> u32 {
+    let compared = matches!(serving.path, Path::MmapSend | Path::Sendfile);
+    let judged = matches!(serving.slice, SMALL | LARGE);
+    match serving.medium {
+        Medium::Loopback if judged && compared => 0,
+        Medium::Veth if judged && compared && serving.hot => 1,
+        Medium::Loopback if [64 << 10, 16 << 20].contains(&serving.slice) && compared => 2,
+        Medium::Loopback if serving.path != Path::ReadSend => 3,
+        _ => 4,
+    }
+}
+
 impl Claim for C3 {
     fn id(&self) -> &'static str {
         "C3"
@@ -52,32 +68,34 @@ impl Claim for C3 {
 
     fn points(&self, scale: Scale) -> Vec<Point> {
         let mut points = Vec::new();
-        for slice in SIZES {
-            if slice > file_bytes(scale) / 2 {
-                continue;
-            }
-            for hot in [true, false] {
-                for path in COMPARED {
-                    let rank = match (slice, path) {
-                        (_, Path::ReadSend) => 3,
-                        (SMALL | LARGE, _) => 0,
-                        (size, _) if size == 64 << 10 || size == 16 << 20 => 1,
-                        _ => 2,
-                    };
-                    let serving = Serving {
-                        medium: Medium::Loopback,
-                        hot,
-                        slice,
-                        chunk: CHUNK,
-                        from: 0,
-                        path,
-                    };
-                    let mut point = point(&serving, rank, scale);
-                    // At least one transfer, however long it takes, at a slow disk's 500 MB/s.
-                    point.seconds = point.seconds.max(slice as f64 / 5e8);
-                    points.push(point);
+        for medium in [Medium::Loopback, Medium::Veth] {
+            for slice in SIZES
+                .into_iter()
+                .filter(|&slice| slice <= file_bytes(scale) / 2)
+            {
+                for hot in [true, false] {
+                    for path in COMPARED {
+                        for (buffer, _) in BUFFERS {
+                            let serving = Serving {
+                                medium,
+                                hot,
+                                slice,
+                                chunk: CHUNK,
+                                from: 0,
+                                path,
+                                buffer,
+                            };
+                            let mut point = point(&serving, rank(&serving), scale);
+                            // At least one transfer, however long it takes, at a slow disk's 500 MB/s.
+                            point.seconds = point.seconds.max(slice as f64 / 5e8);
+                            points.push(point);
+                        }
+                    }
                 }
             }
+        }
+        if scale == Scale::Tiny {
+            points.retain(|point| point.rank == 0);
         }
         points
     }
@@ -90,7 +108,7 @@ impl Claim for C3 {
     }
 
     fn budget_s(&self, scale: Scale) -> f64 {
-        scale.pick(2.0, 20.0, 280.0)
+        scale.pick(2.0, 21.0, 300.0)
     }
 
     fn rig<'a>(&self, lab: &'a Lab, _points: &[Point]) -> Result<Box<dyn Rig + 'a>, PointError> {
@@ -103,38 +121,30 @@ impl Claim for C3 {
 }
 
 fn judge(measurements: &[Measurement]) -> Conclusion {
-    let of = |path, slice, hot| served(measurements, path, slice, CHUNK, hot);
-    let rate = ("mb_per_s", "MB/s");
     let mut findings = Vec::new();
-    for (slice, question, sides) in [
-        (
-            SMALL,
-            "small files (4 KiB): is mmap + send faster than sendfile",
-            [
-                (Path::MmapSend, "mmap + send"),
-                (Path::Sendfile, "sendfile"),
-            ],
-        ),
-        (
-            LARGE,
-            "large files (1 MiB): is sendfile faster than mmap + send",
-            [
-                (Path::Sendfile, "sendfile"),
-                (Path::MmapSend, "mmap + send"),
-            ],
-        ),
-    ] {
-        for (hot, state) in [(true, "hot"), (false, "cold")] {
-            let [(above, above_name), (below, below_name)] = sides;
-            if let (Some(above), Some(below)) = (of(above, slice, hot), of(below, slice, hot)) {
-                let question = format!("{question}, {state}?");
-                findings.push(Finding::compare(
-                    question,
-                    (above_name, above),
-                    (below_name, below),
-                    rate,
-                    Expect::More,
-                ));
+    let mut beside = Vec::new();
+    for (medium, over) in [(Medium::Loopback, ""), (Medium::Veth, ", over a veth pair")] {
+        for (slice, question, sides) in [
+            (
+                SMALL,
+                "small files (4 KiB): is mmap + send faster than sendfile",
+                [Path::MmapSend, Path::Sendfile],
+            ),
+            (
+                LARGE,
+                "large files (1 MiB): is sendfile faster than mmap + send",
+                [Path::Sendfile, Path::MmapSend],
+            ),
+        ] {
+            for (hot, state) in [(true, "hot"), (false, "cold")] {
+                let [above, below] = sides.map(|path| sent(medium, path, slice, hot));
+                let question = format!("{question}, {state}{over}?");
+                let finding =
+                    at_their_best(measurements, &question, &above, &below, &RATE, Expect::More);
+                match medium {
+                    Medium::Loopback => findings.extend(finding),
+                    Medium::Veth => beside.extend(finding),
+                }
             }
         }
     }
@@ -150,13 +160,29 @@ fn judge(measurements: &[Measurement]) -> Conclusion {
         crossing(true),
         crossing(false)
     );
+    let verdict = verdict::all(findings.iter().map(|finding| finding.verdict));
+    findings.extend(beside);
     Conclusion {
-        verdict: verdict::all(findings.iter().map(|finding| finding.verdict)),
+        verdict,
         why,
         plots: plots(measurements),
         tables: Vec::new(),
-        notes: notes(measurements),
+        notes: notes(measurements)
+            .into_iter()
+            .chain([buffers_note()])
+            .chain(no_veth(measurements))
+            .collect(),
         findings,
+    }
+}
+
+fn sent(medium: Medium, path: Path, slice: u64, hot: bool) -> Sent {
+    Sent {
+        medium,
+        path,
+        slice,
+        chunk: CHUNK,
+        hot,
     }
 }
 
@@ -165,11 +191,12 @@ fn judge(measurements: &[Measurement]) -> Conclusion {
 fn crossover(measurements: &[Measurement], hot: bool) -> Option<u64> {
     let mut from = None;
     for slice in SIZES {
-        let of = |path| served(measurements, path, slice, CHUNK, hot);
+        let of = |path| sent(Medium::Loopback, path, slice, hot).best(measurements, &RATE);
         let (Some(send), Some(map)) = (of(Path::Sendfile), of(Path::MmapSend)) else {
             continue;
         };
-        let ratio = Estimate::ratio(&send.values("mb_per_s"), &map.values("mb_per_s"));
+        let values = |best: &Best<'_>| best.measurement.values(RATE.name);
+        let ratio = Estimate::ratio(&values(&send), &values(&map));
         match ratio {
             Some(ratio) if ratio.low >= MARGIN => from = from.or(Some(slice)),
             _ => from = None,
@@ -182,21 +209,20 @@ fn plots(measurements: &[Measurement]) -> Vec<Plot> {
     let mut plots = Vec::new();
     for (figure, label) in [("mb_per_s", "MB/s"), ("cpu_s_per_gb", "CPU s per GB")] {
         for (hot, state) in [(true, "hot"), (false, "cold")] {
-            let series = COMPARED.iter().filter_map(|&path| {
+            let each = COMPARED
+                .iter()
+                .flat_map(|&path| BUFFERS.map(|(buffer, words)| (path, buffer, words)));
+            let series = each.filter_map(|(path, buffer, words)| {
                 let marks: Vec<Mark> = SIZES
                     .iter()
                     .filter_map(|&slice| {
-                        let y = *served(measurements, path, slice, CHUNK, hot)?
-                            .figures
-                            .get(figure)?;
+                        let sent = sent(Medium::Loopback, path, slice, hot);
+                        let y = *sent.with(measurements, buffer)?.figures.get(figure)?;
                         Some(Mark { x: slice as f64, y })
                     })
                     .collect();
-                let name = PATHS
-                    .iter()
-                    .find(|described| described.path == path)?
-                    .name
-                    .to_owned();
+                let name = PATHS.iter().find(|described| described.path == path)?.name;
+                let name = format!("{name}, {words}");
                 (!marks.is_empty()).then_some(Series { name, marks })
             });
             plots.push(Plot::Lines {
@@ -214,6 +240,7 @@ fn plots(measurements: &[Measurement]) -> Vec<Plot> {
 mod tests {
     use super::*;
     use crate::claims::catalog::testing::measurement;
+    use ringlog_benches::claims::transfer::SendBuffer;
 
     fn measured(small: [f64; 2], large: [f64; 2], noise: f64) -> Vec<Measurement> {
         let mut all = Vec::new();
@@ -227,6 +254,7 @@ mod tests {
                         chunk: CHUNK,
                         from: 0,
                         path,
+                        buffer: SendBuffer::Grown,
                     };
                     let swing = if path == Path::Sendfile { noise } else { 1.0 };
                     all.push(measurement(

@@ -1,6 +1,6 @@
 //! C4: whether a mapping ends at 1–2 GB.
 
-use ringlog_benches::claims::transfer::{Medium, Path, Serving};
+use ringlog_benches::claims::transfer::{Medium, Path, SendBuffer, Serving};
 use serde_json::json;
 
 use super::serving::{ServingRig, point};
@@ -47,6 +47,7 @@ impl Claim for C4 {
                     chunk: SLICE,
                     from,
                     path: Path::MappedSend,
+                    buffer: SendBuffer::Grown,
                 };
                 // Bringing the file into memory, or out of it.
                 let mut point = point(&serving, 0, scale);
@@ -65,7 +66,7 @@ impl Claim for C4 {
     }
 
     fn budget_s(&self, scale: Scale) -> f64 {
-        scale.pick(2.0, 20.0, 280.0)
+        scale.pick(2.0, 19.0, 120.0)
     }
 
     fn rig<'a>(&self, lab: &'a Lab, _points: &[Point]) -> Result<Box<dyn Rig + 'a>, PointError> {

@@ -3,15 +3,16 @@
 use std::time::Duration;
 
 use ringlog_benches::claims::Figures;
-use ringlog_benches::claims::transfer::{Path, Serving, Slices};
+use ringlog_benches::claims::transfer::{Medium, Path, SendBuffer, Serving, Slices};
 use serde_json::json;
 
 use crate::claims::PointError;
 use crate::claims::claim::{Rig, Scale};
 use crate::claims::lab::Lab;
-use crate::claims::outcome::find;
+use crate::claims::outcome::{Finding, find};
 use crate::claims::plan::Point;
 use crate::claims::record::Measurement;
+use crate::claims::verdict::Expect;
 
 /// A path with what is known of it from the kernel's source, not measured.
 pub(super) struct Described {
@@ -24,7 +25,7 @@ pub(super) struct Described {
     pub(super) route: &'static str,
 }
 
-pub(super) const PATHS: [Described; 7] = [
+pub(super) const PATHS: [Described; 9] = [
     Described {
         path: Path::ReadSend,
         name: "read + send",
@@ -74,6 +75,26 @@ pub(super) const PATHS: [Described; 7] = [
         dma_copies: 2,
         route: "disk ⇒ page cache → buffer of the program (lent to the socket) ⇒ card",
     },
+    Described {
+        path: Path::MemorySend,
+        name: "memory, send",
+        cpu_copies: 1,
+        dma_copies: 1,
+        route: "memory of the program → socket ⇒ card",
+    },
+    Described {
+        path: Path::MemorySendfile,
+        name: "memory, sendfile",
+        cpu_copies: 0,
+        dma_copies: 1,
+        route: "memory with a descriptor (memfd; pages lent to the socket) ⇒ card",
+    },
+];
+
+/// Send buffers, and what they are called.
+pub(super) const BUFFERS: [(SendBuffer, &str); 2] = [
+    (SendBuffer::Grown, "buffer as the kernel grows it"),
+    (SendBuffer::Narrow, "send buffer of 100 KiB"),
 ];
 
 pub(super) fn window_s(scale: Scale) -> f64 {
@@ -116,18 +137,121 @@ impl Rig for ServingRig<'_> {
     }
 }
 
-/// A path's measurement over loopback.
-pub(super) fn served(
+/// What is sent, how, and over what; the send buffer is left open.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Sent {
+    pub(super) medium: Medium,
+    pub(super) path: Path,
+    pub(super) slice: u64,
+    pub(super) chunk: u64,
+    pub(super) hot: bool,
+}
+
+impl Sent {
+    /// Its measurement with one of the send buffers.
+    pub(super) fn with<'a>(
+        &self,
+        measurements: &'a [Measurement],
+        buffer: SendBuffer,
+    ) -> Option<&'a Measurement> {
+        find(
+            measurements,
+            &json!({ "medium": self.medium, "path": self.path, "slice": self.slice, "chunk": self.chunk, "hot": self.hot,
+                     "buffer": buffer }),
+        )
+    }
+
+    /// Its measurement with the send buffer that suits it best, by the median of a figure, and that buffer's name.
+    pub(super) fn best<'a>(
+        &self,
+        measurements: &'a [Measurement],
+        figure: &Figure,
+    ) -> Option<Best<'a>> {
+        let found = BUFFERS.iter().filter_map(|&(buffer, name)| {
+            let measurement = self.with(measurements, buffer)?;
+            let median = measurement.figures.get(figure.name)?.median;
+            let loss = if figure.more { -median } else { median };
+            Some((loss, measurement, name))
+        });
+        let (_, measurement, buffer) = found.min_by(|a, b| a.0.total_cmp(&b.0))?;
+        let path = PATHS.iter().find(|described| described.path == self.path);
+        let name = path.map_or("", |described| described.name);
+        Some(Best {
+            measurement,
+            name: format!("{name}, {buffer}"),
+            buffer,
+        })
+    }
+}
+
+/// A side at its best.
+pub(super) struct Best<'a> {
+    pub(super) measurement: &'a Measurement,
+    /// The path and its send buffer.
+    pub(super) name: String,
+    pub(super) buffer: &'static str,
+}
+
+/// A figure, and whether more of it is better.
+pub(super) struct Figure {
+    pub(super) name: &'static str,
+    pub(super) unit: &'static str,
+    pub(super) more: bool,
+}
+
+pub(super) const RATE: Figure = Figure {
+    name: "mb_per_s",
+    unit: "MB/s",
+    more: true,
+};
+pub(super) const CPU: Figure = Figure {
+    name: "cpu_s_per_gb",
+    unit: "CPU s/GB",
+    more: false,
+};
+pub(super) const CALLS: Figure = Figure {
+    name: "system_calls_per_gb",
+    unit: "calls/GB",
+    more: false,
+};
+
+/// A figure of two ways, each with the send buffer that suits it best; `None` unless both were measured.
+pub(super) fn at_their_best(
     measurements: &[Measurement],
-    path: Path,
-    slice: u64,
-    chunk: u64,
-    hot: bool,
-) -> Option<&Measurement> {
-    find(
-        measurements,
-        &json!({ "medium": "loopback", "path": path, "slice": slice, "chunk": chunk, "hot": hot }),
-    )
+    question: &str,
+    above: &Sent,
+    below: &Sent,
+    figure: &Figure,
+    expect: Expect,
+) -> Option<Finding> {
+    let (above, below) = (
+        above.best(measurements, figure)?,
+        below.best(measurements, figure)?,
+    );
+    Some(Finding::compare(
+        question,
+        (&above.name, above.measurement),
+        (&below.name, below.measurement),
+        (figure.name, figure.unit),
+        expect,
+    ))
+}
+
+/// Why there are no figures over a pair of virtual devices, if that is so.
+pub(super) fn no_veth(measurements: &[Measurement]) -> Option<String> {
+    let mut veth = measurements.iter().filter(|m| m.params["medium"] == "veth");
+    let reason = veth.find_map(|m| m.left_out.as_ref())?;
+    Some(format!(
+        "Left out: a pair of virtual Ethernet devices between two network namespaces: {reason} (root, or CAP_NET_ADMIN and \
+         CAP_SYS_ADMIN, and the command ip allow it)."
+    ))
+}
+
+/// That verdicts take each side at its best.
+pub(super) fn buffers_note() -> String {
+    "Each path was measured with the send buffer that the kernel grows by itself and with one of 100 KiB (SO_SNDBUF); a verdict takes \
+     each side with the one that suits it best."
+        .into()
 }
 
 /// Who counted, and what one machine cannot show.
