@@ -2,6 +2,7 @@
 //! an immutable snapshot that is replaced as a whole.
 
 pub mod action;
+mod copy;
 pub mod name;
 mod plan;
 pub mod store;

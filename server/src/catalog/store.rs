@@ -6,11 +6,14 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
-use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
+use redb::{
+    Database, ReadableDatabase, ReadableTable, StorageBackend, TableDefinition, WriteTransaction,
+};
 use ringlog_engine::id::TopicId;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+use super::copy::Copy;
 use super::{Plan, Snapshot, Topic, Write};
 use crate::config::{Config, topic as topic_config};
 
@@ -71,6 +74,14 @@ fn create(path: &Path) -> Result<(), StoreError> {
     parent.sync_all().map_err(store)
 }
 
+/// A change whose damage is noticed. With one phase the store takes a damaged commit for one that a crash cut short and
+/// goes back to the one before it: topics that are missing then are taken for deleted, and their logs removed.
+fn begin(database: &Database) -> Result<WriteTransaction, StoreError> {
+    let mut write = database.begin_write().map_err(store)?;
+    write.set_two_phase_commit(true);
+    Ok(write)
+}
+
 /// The open catalog.
 pub struct Store {
     database: Database,
@@ -88,7 +99,7 @@ impl Store {
             create(path)?;
         }
         let database = Database::open(path).map_err(store)?;
-        let write = database.begin_write().map_err(store)?;
+        let write = begin(&database)?;
         let cluster_id = {
             let mut meta = write.open_table(META).map_err(store)?;
             write.open_table(TOPICS).map_err(store)?;
@@ -111,6 +122,42 @@ impl Store {
             database,
             cluster_id: cluster_id.into(),
         })
+    }
+
+    /// Opens what a catalog's file holds without touching the file: whether the store itself finds it sound, and the
+    /// catalog in it. Memory is that of the file, with a little more for the store's own repairs.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn open_copy(file: Vec<u8>) -> Result<(bool, Self), StoreError> {
+        let backend = Copy::new(file);
+        if backend.len().map_err(store)? == 0 {
+            return Err(StoreError::Store("the file is empty".into()));
+        }
+        let mut database = Database::builder()
+            .create_with_backend(backend)
+            .map_err(store)?;
+        let sound = database.check_integrity().map_err(store)?;
+        let read = database.begin_read().map_err(store)?;
+        let meta = read.open_table(META).map_err(store)?;
+        let text = |key| -> Result<Option<String>, StoreError> {
+            let value = meta.get(key).map_err(store)?;
+            Ok(value.map(|v| v.value().to_owned()))
+        };
+        let (format, cluster_id) = (text("format")?, text("cluster_id")?);
+        drop((meta, read));
+        match (format, cluster_id) {
+            (Some(format), Some(cluster_id)) if format == FORMAT => Ok((
+                sound,
+                Self {
+                    database,
+                    cluster_id: cluster_id.into(),
+                },
+            )),
+            (found, _) => Err(StoreError::Format {
+                found: found.unwrap_or_else(|| "unknown".into()),
+            }),
+        }
     }
 
     /// All topics.
@@ -146,7 +193,7 @@ impl Store {
     /// # Errors
     /// [`StoreError`]; nothing was changed then.
     pub fn commit(&mut self, plan: &Plan) -> Result<(), StoreError> {
-        let write = self.database.begin_write().map_err(store)?;
+        let write = begin(&self.database)?;
         {
             let mut table = write.open_table(TOPICS).map_err(store)?;
             for change in &plan.writes {
