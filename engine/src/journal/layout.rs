@@ -217,6 +217,12 @@ impl FrameHeader {
         self.payload_crc.get() == crc32(payload)
     }
 
+    /// CRC-32 of the payload, for those who read it piece by piece.
+    #[must_use]
+    pub fn payload_crc(&self) -> u32 {
+        self.payload_crc.get()
+    }
+
     /// The frame's own checksum, which the next frame repeats.
     #[must_use]
     pub fn crc(&self) -> u32 {

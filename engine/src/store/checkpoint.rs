@@ -156,6 +156,16 @@ impl CheckpointHeader {
     pub fn body_len(&self) -> u64 {
         self.body_len.get()
     }
+    /// CRC-32 of the body, for those who read it piece by piece.
+    #[must_use]
+    pub fn body_crc(&self) -> u32 {
+        self.body_crc.get()
+    }
+    /// Partitions in the body.
+    #[must_use]
+    pub fn record_count(&self) -> u32 {
+        self.records.get()
+    }
 }
 
 /// Builds a checkpoint piece by piece: whole blocks to be written at rising offsets, the header block last.
@@ -272,15 +282,10 @@ impl<'a> CheckpointReader<'a> {
         let error = CheckpointError::Record(self.read);
         let mut input = Input(self.body);
         let len = input.u32().ok_or(error)? as usize;
-        let mut record = Input(input.take(len).ok_or(error)?);
+        let record = input.take(len).ok_or(error)?;
         self.body = input.0;
         self.read += 1;
-        let parsed = OwnedRecord::decode(&mut record).ok_or(error)?;
-        if record.0.is_empty() {
-            Ok(Some(parsed))
-        } else {
-            Err(error)
-        }
+        OwnedRecord::read(record).map(Some).ok_or(error)
     }
 }
 
@@ -467,6 +472,14 @@ impl<'a> Input<'a> {
 }
 
 impl OwnedRecord {
+    /// Reads a record of its own, without the length before it; `None` if the bytes are not exactly one.
+    #[must_use]
+    pub fn read(bytes: &[u8]) -> Option<Self> {
+        let mut input = Input(bytes);
+        let record = Self::decode(&mut input)?;
+        input.0.is_empty().then_some(record)
+    }
+
     fn decode(input: &mut Input<'_>) -> Option<Self> {
         let key = PartitionKey {
             topic: TopicId(input.array()?),

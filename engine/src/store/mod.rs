@@ -20,5 +20,5 @@ pub use names::{
     merged_path, partition_dir, reserve_path, segment_path, shard_dir,
 };
 pub use producers::{Producer, ProducerCheck, ProducerError, Producers};
-pub use stager::{Advance, SealedFiles, StageStep, Stager, WRITE_MAX};
+pub use stager::{Advance, SealedFiles, StageStep, Stager, WRITE_MAX, note_batch};
 pub use transactions::{AbortedTransaction, Transactions};

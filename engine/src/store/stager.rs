@@ -255,7 +255,7 @@ impl Stager {
 }
 
 /// Accounts for a batch that is appended to `segment`, index entry included.
-fn note_batch(segment: &mut Segment, header: &BatchHeader) {
+pub fn note_batch(segment: &mut Segment, header: &BatchHeader) {
     let position = segment.bytes as u32;
     if let Some(index) = &mut segment.index
         && index.wants(position)
