@@ -41,6 +41,14 @@ impl Failure {
         }
     }
 
+    /// A failure whose reason was told already, in the command's output.
+    pub(crate) fn told() -> Self {
+        Self {
+            quiet: true,
+            ..Self::new("")
+        }
+    }
+
     /// Adds what to do about it.
     #[must_use]
     pub(crate) fn remedy(mut self, remedy: impl Into<String>) -> Self {

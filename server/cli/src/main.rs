@@ -1,7 +1,8 @@
-//! `ringlog`: a Kafka-protocol cluster on the command line. `ringlog --help` teaches.
+//! `ringlog`: a Kafka-protocol cluster on the command line, and a look at ringlog's own files. `ringlog --help` teaches.
 
 mod client;
 mod consume;
+mod disk;
 mod failure;
 mod output;
 mod produce;
@@ -19,10 +20,11 @@ Examples:
   ringlog topic create logs --partitions 8
   journalctl -f | ringlog produce logs
   ringlog consume logs --from -1h
+  ringlog verify /var/lib/ringlog
 
-Every command works with any broker that speaks Kafka's protocol.";
+Every command but dump and verify works with any broker that speaks Kafka's protocol.";
 
-/// Topics and records of a ringlog or Kafka cluster.
+/// Topics and records of a ringlog or Kafka cluster; a look at ringlog's files.
 #[derive(Debug, Parser)]
 #[command(name = "ringlog", version, after_help = EXAMPLES, propagate_version = true)]
 struct Cli {
@@ -40,6 +42,12 @@ enum Command {
     /// Print a topic's records, a line each.
     #[command(after_help = consume::EXAMPLES)]
     Consume(consume::ConsumeArgs),
+    /// Check everything in a data directory, without a server.
+    #[command(after_help = disk::verify::EXAMPLES)]
+    Verify(disk::verify::VerifyArgs),
+    /// Print what single files of a data directory hold.
+    #[command(after_help = disk::dump::EXAMPLES)]
+    Dump(disk::dump::DumpArgs),
 }
 
 fn main() -> ExitCode {
@@ -47,6 +55,8 @@ fn main() -> ExitCode {
         Command::Topic(args) => topic::run(args),
         Command::Produce(args) => produce::run(args),
         Command::Consume(args) => consume::run(args),
+        Command::Verify(args) => disk::verify::run(args),
+        Command::Dump(args) => disk::dump::run(args),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

@@ -2,7 +2,7 @@
 
 use std::io::{BufRead, BufReader};
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, ChildStdout, Command, Stdio};
 
 use clap::Parser;
 use ringlog_server::start::{Args, run};
@@ -28,6 +28,8 @@ pub(crate) fn new_dir() -> TempDir {
 /// A running server; killed when dropped.
 pub(crate) struct Server {
     child: Child,
+    /// Kept open: the process says on it how it ended.
+    _stdout: BufReader<ChildStdout>,
     port: u16,
 }
 
@@ -55,8 +57,8 @@ impl Server {
             .stdout(Stdio::piped())
             .spawn()
             .expect("starts");
-        let stdout = BufReader::new(child.stdout.take().expect("piped"));
-        let ready = stdout
+        let mut stdout = BufReader::new(child.stdout.take().expect("piped"));
+        let ready = (&mut stdout)
             .lines()
             .map(|line| line.expect("a line"))
             .find_map(|line| Some(line.split_once("ringlog ready: ")?.1.to_owned()))
@@ -64,7 +66,11 @@ impl Server {
         let (_, rest) = ready.split_once(':').expect("host:port");
         let digits = rest.split(' ').next().expect("a port");
         let port = digits.parse().expect("a port");
-        Self { child, port }
+        Self {
+            child,
+            _stdout: stdout,
+            port,
+        }
     }
 
     pub(crate) fn port(&self) -> u16 {
@@ -76,6 +82,13 @@ impl Server {
         let mut command = ringlog(arguments);
         command.env("RINGLOG_BOOTSTRAP", format!("127.0.0.1:{}", self.port));
         command
+    }
+
+    /// SIGTERM: a clean stop.
+    pub(crate) fn stop(mut self) {
+        let pid = rustix::process::Pid::from_child(&self.child);
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("runs");
+        assert!(self.child.wait().expect("ends").success());
     }
 
     /// kill -9.

@@ -1,0 +1,530 @@
+//! Segments against their checkpoint's record: batches, offsets, leader epochs, indexes.
+
+use std::collections::{BTreeSet, HashMap};
+use std::fs;
+use std::path::Path;
+
+use ringlog_engine::id::PartitionKey;
+use ringlog_engine::store::{
+    OwnedRecord, Segment, SegmentFile, TOPICS, note_batch, partition_dir, segment_path,
+};
+use ringlog_server::catalog::Snapshot;
+
+use super::checkpoints::State;
+use super::names;
+use super::report::Report;
+use crate::disk::batches::{Batch, Found, batch_at};
+use crate::disk::index::{OFFSET_ENTRY, TIME_ENTRY, offset_entry, time_entry};
+use crate::disk::source::Source;
+
+/// What happens to records of a damaged segment.
+const SERVES: &str =
+    "a start does not read it; a consumer that comes there does, and its checksum fails";
+const LOST: &str = "a start does not notice; reading there fails: restore the file from a backup";
+const INDEX: &str = "a start does not read it; lookups in it go astray: delete both index files of the segment and restart on a copy, \
+     or restore them";
+
+/// A partition that is being looked at.
+struct Partition<'a> {
+    dir: String,
+    record: &'a OwnedRecord,
+    /// Compaction makes batches and indexes anew: they need not be what they would be without it.
+    compacted: bool,
+    /// Bytes between index entries, as the topic's settings have it now.
+    index_interval: u32,
+}
+
+/// Checks every partition of the catalog; without one, every directory by its name.
+pub(super) fn check(data: &Path, catalog: Option<&Snapshot>, state: &State, report: &mut Report) {
+    let named = partitions(data, catalog);
+    let known: BTreeSet<&String> = named.values().map(|(dir, ..)| dir).collect();
+    for name in names(&data.join(TOPICS)) {
+        if catalog.is_some() && !known.contains(&name) {
+            report.note(
+                &partition_dir(&name),
+                None,
+                "belongs to no topic of the catalog: its topic was deleted",
+                "a start removes it",
+            );
+        }
+    }
+    let mut keys: Vec<_> = named.iter().collect();
+    keys.sort_unstable_by_key(|(key, _)| **key);
+    let found: Vec<_> = keys
+        .into_iter()
+        .filter_map(|(key, (dir, compacted, index_interval))| {
+            Some(Partition {
+                dir: dir.clone(),
+                record: state.records.get(key)?,
+                compacted: *compacted,
+                index_interval: *index_interval,
+            })
+        })
+        .collect();
+    let live = |p: &Partition<'_>| -> u64 { live(p.record).map(Segment::file_bytes).sum() };
+    report.expect(report.checked.bytes + found.iter().map(live).sum::<u64>());
+    for partition in found {
+        check_partition(data, &partition, report);
+    }
+}
+
+/// Directory of every partition, whether it is compacted, and the bytes between its index entries.
+fn partitions(
+    data: &Path,
+    catalog: Option<&Snapshot>,
+) -> HashMap<PartitionKey, (String, bool, u32)> {
+    match catalog {
+        Some(catalog) => {
+            let of_topic = |topic: &&std::sync::Arc<ringlog_server::catalog::Topic>| {
+                let topic = (*topic).clone();
+                let policy = topic.configs.get("cleanup.policy");
+                let compacted = policy.is_some_and(|policy| policy.contains("compact"));
+                let keys: Vec<_> = topic.keys(0).collect();
+                let interval = topic.log.index_interval_bytes;
+                keys.into_iter()
+                    .map(move |key| (key, (key.dir_name(&topic.name), compacted, interval)))
+            };
+            catalog.topics().iter().flat_map(of_topic).collect()
+        }
+        // Without the catalog nobody knows what is compacted: what only that explains is let pass.
+        None => names(&data.join(TOPICS))
+            .into_iter()
+            .filter_map(|name| Some((key_of(&name)?, (name, true, u32::MAX))))
+            .collect(),
+    }
+}
+
+/// The partition that a directory belongs to, by its name.
+fn key_of(name: &str) -> Option<PartitionKey> {
+    let (rest, id) = name.rsplit_once('.')?;
+    let (_, partition) = rest.rsplit_once('-')?;
+    Some(PartitionKey {
+        topic: ringlog_engine::id::TopicId::parse(id)?,
+        partition: partition.parse().ok()?,
+    })
+}
+
+/// Segments that a reader may come to.
+fn live(record: &OwnedRecord) -> impl Iterator<Item = &Segment> {
+    let start = record.log_start;
+    record
+        .log
+        .segments
+        .iter()
+        .filter(move |s| !s.sealed || s.next_offset > start)
+}
+
+fn check_partition(data: &Path, partition: &Partition<'_>, report: &mut Report) {
+    let record = partition.record;
+    let mut next = None;
+    for segment in live(record) {
+        if let Some(next) = next.filter(|&next| segment.base_offset != next) {
+            report.fault(
+                &partition_dir(&partition.dir),
+                None,
+                format!(
+                    "segment {} follows one that ends at offset {next}",
+                    segment.base_offset
+                ),
+                "a start does not notice; reading in between fails",
+            );
+        }
+        next = Some(segment.next_offset);
+        check_segment(data, partition, segment, report);
+    }
+    let bases: BTreeSet<i64> = live(record).map(|segment| segment.base_offset).collect();
+    let end = record.log.next_offset().unwrap_or(record.log_start);
+    for name in names(&data.join(partition_dir(&partition.dir))) {
+        let base = name
+            .split_once('.')
+            .and_then(|(base, _)| base.parse::<i64>().ok());
+        let path = format!("{}/{name}", partition_dir(&partition.dir));
+        match base {
+            Some(base) if bases.contains(&base) => {}
+            Some(base) if base >= end => report.note(
+                &path,
+                None,
+                "was begun after the last checkpoint",
+                "a start writes it anew from the journal",
+            ),
+            Some(_) => report.note(
+                &path,
+                None,
+                "lies before the log's start, or was replaced",
+                "a start removes it",
+            ),
+            None => report.note(
+                &path,
+                None,
+                "is nothing that ringlog makes",
+                "a start passes over it",
+            ),
+        }
+    }
+}
+
+fn check_segment(data: &Path, partition: &Partition<'_>, segment: &Segment, report: &mut Report) {
+    let path = segment_path(&partition.dir, segment.base_offset, SegmentFile::Log);
+    let wanted = segment.file_bytes();
+    let found = match fs::metadata(data.join(&path)) {
+        Ok(meta) => meta.len(),
+        // Nothing of it has filled a block yet.
+        Err(_) if wanted == 0 => 0,
+        Err(error) => {
+            let what = format!("{error}; the checkpoint knows {wanted} bytes of it");
+            return report.fault(&path, None, what, LOST);
+        }
+    };
+    report.checked.segments += 1;
+    if found < wanted {
+        let what = format!("has {found} bytes, the checkpoint knows {wanted}: its end is lost");
+        report.fault(&path, Some(found), what, LOST);
+    } else if segment.sealed && found > wanted {
+        let what =
+            format!("has {found} bytes, {wanted} when it was sealed: what follows is none of it");
+        report.fault(
+            &path,
+            Some(wanted),
+            what,
+            "a start does not notice; consumers never come there",
+        );
+    }
+    let odd = partition.record.log.odd.as_deref().unwrap_or_default();
+    let odd = if segment.sealed { &[] } else { odd };
+    let Some(source) = open(data, &path, wanted, odd, report) else {
+        return;
+    };
+    let mut walk = Walk {
+        partition,
+        segment,
+        path,
+        next: segment.base_offset,
+        epoch: i32::MIN,
+        index: if segment.sealed {
+            Indexes::open(data, partition, segment, report)
+        } else {
+            None
+        },
+        max_timestamp: i64::MIN,
+    };
+    let complete = walk.read(source, found, report);
+    if complete {
+        walk.check_end(report);
+    }
+}
+
+fn open(data: &Path, path: &str, wanted: u64, odd: &[u8], report: &mut Report) -> Option<Source> {
+    if wanted == 0 && !data.join(path).exists() {
+        // All of it is in the checkpoint. Any open file serves for its bytes, of which none are taken.
+        return Source::open(&data.join("catalog"))
+            .ok()
+            .map(|source| source.with_tail(0, odd));
+    }
+    match Source::open(&data.join(path)) {
+        Ok(source) => Some(source.with_tail(wanted, odd)),
+        Err(error) => {
+            report.fault(path, None, error.to_string(), LOST);
+            None
+        }
+    }
+}
+
+/// A segment from its beginning to its end.
+struct Walk<'a> {
+    partition: &'a Partition<'a>,
+    segment: &'a Segment,
+    path: String,
+    /// The offset that the next batch has.
+    next: i64,
+    epoch: i32,
+    index: Option<Indexes>,
+    max_timestamp: i64,
+}
+
+impl Walk<'_> {
+    /// Reads every batch; whether it came to the end.
+    fn read(&mut self, mut source: Source, found: u64, report: &mut Report) -> bool {
+        let mut at = 0;
+        let mut told = 0;
+        while let Some(item) = batch_at(&mut source, at) {
+            let batch = match item {
+                Found::Batch(batch) => batch,
+                Found::Unreadable { at, bytes, why } => {
+                    if let Some(error) = source.error() {
+                        report.fault(&self.path, Some(at), error.to_string(), SERVES);
+                    } else if found >= self.segment.file_bytes() {
+                        report.fault(
+                            &self.path,
+                            Some(at),
+                            format!("{why}; the batch of offset {} and the {bytes} bytes from there on cannot be read", self.next),
+                            SERVES,
+                        );
+                    }
+                    report.read(&self.path, at - told);
+                    return false;
+                }
+            };
+            report.checked.batches += 1;
+            self.batch(&batch, report);
+            at += batch.len();
+            if at - told > 16 << 20 {
+                report.read(&self.path, at - told);
+                told = at;
+            }
+        }
+        report.read(&self.path, at - told);
+        true
+    }
+
+    fn batch(&mut self, batch: &Batch, report: &mut Report) {
+        let base = batch.header.base_offset.get();
+        if !batch.is_intact() {
+            report.fault(
+                &self.path,
+                Some(batch.at),
+                format!("the checksum of the batch of offset {base} does not match its bytes"),
+                SERVES,
+            );
+        }
+        // Compaction leaves gaps; a wrong offset that is too large shows at the next batch, or at the end.
+        if base < self.next {
+            report.fault(
+                &self.path,
+                Some(batch.at),
+                format!(
+                    "the batch says offset {base}, the one before it ends at {}",
+                    self.next
+                ),
+                SERVES,
+            );
+        }
+        self.check_epoch(batch, report);
+        if let Some(index) = &mut self.index {
+            index.batch(batch, self.segment.base_offset, report);
+        }
+        self.max_timestamp = self.max_timestamp.max(batch.header.max_timestamp.get());
+        if let Some(index) = &mut self.index {
+            index.behind(batch, self.segment.base_offset, self.max_timestamp, report);
+            index.made_anew.note(batch);
+        }
+        // After a wrong offset the right one goes on from where it should have been.
+        let records = batch.next_offset().saturating_sub(base).max(1);
+        self.next = self.next.max(base).saturating_add(records);
+    }
+
+    /// The leader epoch lies outside the checksum; the checkpoint knows which it must be.
+    fn check_epoch(&mut self, batch: &Batch, report: &mut Report) {
+        let found = batch.header.partition_leader_epoch.get();
+        let entries = self.partition.record.epochs.entries();
+        let known = entries
+            .iter()
+            .rev()
+            .find(|&&(_, start)| start <= self.next)
+            .map(|&(epoch, _)| epoch);
+        let wrong = match known {
+            Some(epoch) if !self.partition.compacted => found != epoch,
+            Some(epoch) => found > epoch || found < self.epoch,
+            None => found < self.epoch,
+        };
+        if wrong {
+            report.fault(
+                &self.path,
+                Some(batch.at + 12),
+                format!(
+                    "the batch of offset {} says leader epoch {found}, {} is due",
+                    self.next,
+                    known.unwrap_or(self.epoch)
+                ),
+                "a start does not notice; consumers may take it for a change of leaders",
+            );
+        }
+        self.epoch = self.epoch.max(found.min(known.unwrap_or(found)));
+    }
+
+    fn check_end(&mut self, report: &mut Report) {
+        let segment = self.segment;
+        if self.next > segment.next_offset {
+            report.fault(
+                &self.path,
+                Some(segment.bytes),
+                format!(
+                    "it ends at offset {}, the checkpoint says {}",
+                    self.next, segment.next_offset
+                ),
+                LOST,
+            );
+        }
+        if let Some(index) = &mut self.index {
+            index.end(report);
+            if !self.partition.compacted {
+                index.check_cut(report);
+            }
+        }
+    }
+}
+
+/// The index files of a sealed segment, read beside its batches.
+struct Indexes {
+    offsets: Option<(String, Source)>,
+    times: Option<(String, Source)>,
+    /// Entries that were met so far.
+    offset_entry: u64,
+    time_entry: u64,
+    made_anew: MadeAnew,
+}
+
+/// The index that the server would make of the batches now; none once a batch was wrong.
+struct MadeAnew(Option<Segment>);
+
+impl MadeAnew {
+    fn note(&mut self, batch: &Batch) {
+        let Some(segment) = &mut self.0 else { return };
+        let relative = batch
+            .header
+            .base_offset
+            .get()
+            .checked_sub(segment.base_offset);
+        let in_reach =
+            relative.is_some_and(|relative| (0..=i64::from(i32::MAX)).contains(&relative));
+        match in_reach && batch.is_intact() {
+            true => note_batch(segment, &batch.header),
+            false => self.0 = None,
+        }
+    }
+}
+
+impl Indexes {
+    fn open(
+        data: &Path,
+        partition: &Partition<'_>,
+        segment: &Segment,
+        report: &mut Report,
+    ) -> Option<Self> {
+        let mut one = |kind, entry_len: u64| {
+            let path = segment_path(&partition.dir, segment.base_offset, kind);
+            let source = match Source::open(&data.join(&path)) {
+                Ok(source) => source,
+                Err(error) => {
+                    report.fault(&path, None, error.to_string(), INDEX);
+                    return None;
+                }
+            };
+            if source.len() % entry_len != 0 {
+                let what = format!("has {} bytes, entries have {entry_len}", source.len());
+                report.fault(
+                    &path,
+                    Some(source.len() / entry_len * entry_len),
+                    what,
+                    INDEX,
+                );
+            }
+            Some((path, source))
+        };
+        Some(Self {
+            offsets: one(SegmentFile::Index, OFFSET_ENTRY as u64),
+            times: one(SegmentFile::TimeIndex, TIME_ENTRY as u64),
+            offset_entry: 0,
+            time_entry: 0,
+            made_anew: MadeAnew(Some(Segment::new(
+                segment.base_offset,
+                0,
+                partition.index_interval,
+            ))),
+        })
+    }
+
+    /// Entries of the offset index up to this batch: one that points to it, or one that points nowhere.
+    fn batch(&mut self, batch: &Batch, segment: i64, report: &mut Report) {
+        let Some((path, source)) = &mut self.offsets else {
+            return;
+        };
+        while let Some(entry) = offset_entry(source, self.offset_entry)
+            && u64::from(entry.position) <= batch.at
+        {
+            let offset = segment.saturating_add(i64::from(entry.relative_offset));
+            if u64::from(entry.position) != batch.at || offset != batch.header.base_offset.get() {
+                report.fault(
+                    path,
+                    Some(self.offset_entry * OFFSET_ENTRY as u64),
+                    format!(
+                        "an entry says that offset {offset} is at byte {}, where it is not",
+                        entry.position
+                    ),
+                    INDEX,
+                );
+            }
+            report.checked.index_entries += 1;
+            self.offset_entry += 1;
+        }
+    }
+
+    /// Entries of the time index up to this batch's last record: the largest timestamp until then, which it has.
+    fn behind(&mut self, batch: &Batch, segment: i64, max_timestamp: i64, report: &mut Report) {
+        let Some((path, source)) = &mut self.times else {
+            return;
+        };
+        while let Some(entry) = time_entry(source, self.time_entry) {
+            let offset = segment.saturating_add(i64::from(entry.relative_offset));
+            if offset > batch.last_offset() {
+                return;
+            }
+            if offset != batch.last_offset() || entry.timestamp_ms != max_timestamp {
+                report.fault(
+                    path,
+                    Some(self.time_entry * TIME_ENTRY as u64),
+                    format!(
+                        "an entry says that {} is the largest timestamp up to offset {offset}, which it is not",
+                        entry.timestamp_ms
+                    ),
+                    INDEX,
+                );
+            }
+            report.checked.index_entries += 1;
+            self.time_entry += 1;
+        }
+    }
+
+    /// Entries that point behind the last batch.
+    fn end(&mut self, report: &mut Report) {
+        let rest = [
+            (&self.offsets, self.offset_entry, OFFSET_ENTRY as u64),
+            (&self.times, self.time_entry, TIME_ENTRY as u64),
+        ];
+        for (file, met, entry_len) in rest {
+            let Some((path, source)) = file else { continue };
+            if source.len() / entry_len > met {
+                let what = "an entry points behind the segment's end, or is out of order";
+                report.fault(path, Some(met * entry_len), what, INDEX);
+            }
+        }
+    }
+
+    /// An index that ends early is good in each entry: it is known by what follows in the one that would be made now.
+    fn check_cut(&mut self, report: &mut Report) {
+        let Some(segment) = &self.made_anew.0 else {
+            return;
+        };
+        let Some(index) = &segment.index else { return };
+        let relative = segment
+            .max_timestamp_offset
+            .saturating_sub(segment.base_offset);
+        let times = index.to_time_index((segment.max_timestamp, relative as u32));
+        for (file, whole) in [
+            (&mut self.offsets, index.to_offset_index()),
+            (&mut self.times, times),
+        ] {
+            let Some((path, source)) = file else { continue };
+            let len = source.len();
+            if len >= whole.len() as u64 {
+                continue;
+            }
+            if source.bytes(0, len as usize) == Some(&whole[..len as usize]) {
+                let what = format!(
+                    "ends after {len} bytes of {}: the rest is missing",
+                    whole.len()
+                );
+                report.fault(path, Some(len), what, INDEX);
+            }
+        }
+    }
+}
