@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod server;
+
 use std::fs;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
@@ -101,6 +103,7 @@ fn bad_requests_are_refused_in_a_line_before_anything_is_written() {
         (&["--tiny", "--only", "C99"][..], "C99 is no claim"),
         (&["--tiny", "--only", "C20"][..], "not yet measured"),
         (&["--compare", "/none", "/none"][..], "/none"),
+        (&["--tiny", "--peers", "/none"][..], "/none"),
     ] {
         let output = claims(arguments, disk.path(), out.path()).output().unwrap();
         assert_eq!(output.status.code(), Some(2), "{arguments:?}");
@@ -111,6 +114,144 @@ fn bad_requests_are_refused_in_a_line_before_anything_is_written() {
     let output = claims(&["--tiny"], &missing, out.path()).output().unwrap();
     assert_eq!(output.status.code(), Some(2), "{}", text(&output));
     assert_eq!((entries(disk.path()), entries(out.path())), (0, 0));
+    // Not every host has memory as a directory.
+    if let Ok(memory) = tempfile::tempdir_in("/dev/shm") {
+        let output = claims(&["--tiny"], memory.path(), out.path())
+            .output()
+            .unwrap();
+        let said = text(&output);
+        assert_eq!(output.status.code(), Some(2), "{said}");
+        assert!(
+            said.contains("tmpfs") && said.lines().count() == 1,
+            "{said}"
+        );
+        assert_eq!((entries(memory.path()), entries(out.path())), (0, 0));
+    }
+}
+
+#[test]
+fn without_privilege_the_report_says_what_is_missing_and_what_to_allow() {
+    let (disk, out) = (folder(), folder());
+    let arguments = ["--tiny", "--only", "C2"];
+    let mut command = claims(&arguments, disk.path(), out.path());
+    if rustix::process::geteuid().is_root() {
+        // Root without a capability is as good as anybody, and finds its files.
+        let mut bare = Command::new("setpriv");
+        bare.args(["--bounding-set=-all", "--inh-caps=-all"])
+            .arg(command.get_program())
+            .args(command.get_args());
+        command = bare;
+    }
+    let output = command
+        .output()
+        .expect("setpriv (util-linux), where tests run as root");
+    let said = text(&output);
+    assert!(output.status.success(), "{said}");
+    let json = fs::read_to_string(out.path().join("results.json")).unwrap();
+    let results: Value = serde_json::from_str(&json).unwrap();
+    let groups = results["host"]["groups"].as_array().unwrap();
+    let refused = groups
+        .iter()
+        .find(|group| group["name"] == "Not allowed here");
+    let facts = refused.unwrap()["facts"].as_array().unwrap();
+    let costs = |what: &str| {
+        let fact = facts.iter().find(|fact| fact[0] == what)?;
+        Some(fact[1].as_str().unwrap().to_owned())
+    };
+    // Nobody makes network namespaces without privilege.
+    let veth = costs("a pair of virtual Ethernet devices").unwrap();
+    assert!(
+        veth.contains("C2, C3") && veth.contains("To allow: root"),
+        "{veth}"
+    );
+    assert!(
+        said.contains("not allowed here: a pair of virtual Ethernet devices"),
+        "{said}"
+    );
+    // Who counted is told the same way in the header and beside the figures.
+    let claim = &results["claims"][1];
+    let by_kernel = &claim["measurements"][0]["figures"]["counted_by_kernel"]["median"];
+    let kernel_counts = costs("counting system calls in the kernel").is_none();
+    assert_eq!(*by_kernel, f64::from(u8::from(kernel_counts)));
+    assert!(claim["conclusion"]["verdict"].is_string());
+    let page = fs::read_to_string(out.path().join("report.html")).unwrap();
+    assert!(page.contains("Not allowed here"));
+    assert_eq!(entries(disk.path()), 0, "something was left on the disk");
+}
+
+#[test]
+fn acks_are_measured_against_transactions_of_a_real_server() {
+    let (disk, out, bin) = (folder(), folder(), folder());
+    let server = server::executable(bin.path());
+    let output = claims(&["--tiny", "--only", "C11"], disk.path(), out.path())
+        .arg("--server")
+        .arg(&server)
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", text(&output));
+    let json = fs::read_to_string(out.path().join("results.json")).unwrap();
+    let results: Value = serde_json::from_str(&json).unwrap();
+    let claim = &results["claims"][10];
+    assert_eq!(claim["id"], "C11");
+    let of = |side: &str, x: u64| {
+        let all = claim["measurements"].as_array().unwrap().iter();
+        let mut found = all.filter(|m| m["params"]["side"] == side && m["params"]["x"] == x);
+        found
+            .next()
+            .unwrap_or_else(|| panic!("{side} {x}: {claim}"))
+            .clone()
+    };
+    for records in [1, 10, 100, 1000] {
+        let measured = of("transactions", records);
+        let figure = |name: &str| measured["figures"][name]["median"].as_f64().unwrap();
+        assert!(figure("records_per_s") > 0.0 && figure("transactions_per_s") > 0.0);
+        assert!(figure("transaction_p50_us") >= figure("end_txn_p50_us"));
+    }
+    assert!(claim["conclusion"]["findings"].as_array().unwrap().len() >= 5);
+    assert_eq!(entries(disk.path()), 0, "something was left on the disk");
+}
+
+#[test]
+fn an_interrupted_run_leaves_no_server_behind() {
+    let (disk, out, bin) = (folder(), folder(), folder());
+    let server = server::executable(bin.path());
+    let mut child = claims(&["--quick", "--only", "C11"], disk.path(), out.path())
+        .arg("--server")
+        .arg(&server)
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let deadline = Instant::now() + Duration::from_secs(40);
+    while !out.path().join("measurements.jsonl").exists() || lines(out.path()) < 2 {
+        assert!(Instant::now() < deadline, "no measurement in 40 s");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    assert!(
+        !servers(disk.path()).is_empty(),
+        "the search for servers finds none"
+    );
+    let pid = rustix::process::Pid::from_child(&child);
+    rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(2));
+    assert_eq!(servers(disk.path()), Vec::<u32>::new(), "a server was left");
+    assert_eq!(entries(disk.path()), 0, "something was left on the disk");
+}
+
+/// Processes whose arguments or environment name a directory: the servers of a run there, but not the run itself.
+fn servers(dir: &Path) -> Vec<u32> {
+    let name = format!("{}/.ringlog-claims-", dir.display());
+    let processes = fs::read_dir("/proc")
+        .unwrap()
+        .flatten()
+        .filter_map(|entry| {
+            let pid: u32 = entry.file_name().to_str()?.parse().ok()?;
+            let environment = fs::read(entry.path().join("environ")).ok()?;
+            String::from_utf8_lossy(&environment)
+                .contains(&name)
+                .then_some(pid)
+        });
+    processes.collect()
 }
 
 #[test]

@@ -2,9 +2,8 @@
 
 #![allow(clippy::unwrap_used)]
 
-use std::io::{BufRead, BufReader};
-use std::path::Path;
-use std::process::{Child, Command, Stdio};
+mod server;
+
 use std::thread;
 use std::time::Duration;
 
@@ -13,62 +12,7 @@ use ringlog_load::check::check;
 use ringlog_load::cli::Cli;
 use ringlog_load::report;
 use ringlog_load::run::{RunResult, run};
-
-/// Where the server's command line is, one word a line.
-const ARGUMENTS: &str = "RINGLOG_TEST_SERVER";
-
-#[test]
-#[ignore = "no test: the server of the tests here, as a process of its own"]
-fn serve() {
-    let Ok(words) = std::env::var(ARGUMENTS) else {
-        return;
-    };
-    let words = std::iter::once("ringlog-server").chain(words.lines());
-    let arguments = ringlog_server::start::Args::parse_from(words);
-    ringlog_server::start::run(&arguments).unwrap();
-}
-
-struct Server {
-    child: Child,
-    port: u16,
-}
-
-impl Server {
-    /// Two shards, so that coordinators and partitions lie on different brokers.
-    fn start(data: &Path, port: u16) -> Self {
-        let (data, port) = (data.display().to_string(), port.to_string());
-        #[rustfmt::skip]
-        let words = ["--data", &data, "--port", &port, "--shards", "2", "--journal-bytes", "67108864", "--any-file-system"];
-        let mut child = Command::new(std::env::current_exe().unwrap())
-            .args(["serve", "--exact", "--ignored", "--nocapture"])
-            .env(ARGUMENTS, words.join("\n"))
-            .env("RUST_LOG", "warn")
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
-        let lines = BufReader::new(child.stdout.take().unwrap()).lines();
-        let ready = lines
-            .map_while(Result::ok)
-            .find_map(|line| Some(line.split_once("ringlog ready: ")?.1.to_owned()));
-        let ready = ready.expect("the ready line");
-        let (_, rest) = ready.split_once(':').unwrap();
-        let port = rest.split(' ').next().unwrap().parse().unwrap();
-        Self { child, port }
-    }
-
-    fn kill(mut self) {
-        self.child.kill().unwrap();
-        self.child.wait().unwrap();
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
+use server::Server;
 
 fn load(port: u16, line: &str) -> RunResult {
     let words = format!("ringlog-load {line} --bootstrap 127.0.0.1:{port}");

@@ -39,6 +39,12 @@ pub struct Counted {
     pub faults: u64,
 }
 
+/// Whether the kernel counts system calls for this user.
+#[must_use]
+pub fn calls_are_counted() -> bool {
+    Counts::start().calls.is_some()
+}
+
 impl Counts {
     /// Starts counting for this thread.
     #[must_use]

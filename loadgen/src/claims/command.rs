@@ -13,7 +13,7 @@ use super::lab::{Lab, check_space};
 use super::record::{self, Identity, Journal};
 use super::report::{self, Results};
 use super::runner::{self, Planned};
-use super::{ClaimsError, catalog, peers};
+use super::{ClaimsError, allowed, catalog, peers};
 
 /// Most log files taken from /var/log.
 const LOGS_MAX: usize = 4;
@@ -83,7 +83,7 @@ pub fn run(command: &ClaimsCommand) -> Result<String, ClaimsError> {
         false => command.logs.clone(),
     };
     let lab = Lab::new(&command.dir, scale, server, logs, &command.out, stop)?;
-    let host = Host::look(&command.dir);
+    let mut host = Host::look(&command.dir);
     let planned: Vec<Planned<'_>> = claims
         .iter()
         .map(|claim| Planned::new(claim.as_ref(), &lab, wanted.contains(&claim.id())))
@@ -102,6 +102,11 @@ pub fn run(command: &ClaimsCommand) -> Result<String, ClaimsError> {
     let identity = Identity::new(scale.name(), &dir, host.identity());
     let mut journal = Journal::open(&command.out, &identity)?;
     eprintln!("{}", estimate(command, &planned, Some(&journal)));
+    let refused = allowed::refused();
+    for refused in &refused {
+        eprintln!("{}", refused.line());
+    }
+    host.note_refused(&refused);
     let results = runner::run(&planned, &lab, &mut journal)?;
     let mut results = Results::new(&identity, host, results, catalog::unbuilt());
     peers::apply(&mut results.claims, peers.as_ref());

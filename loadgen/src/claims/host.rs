@@ -7,6 +7,11 @@ use ringlog_benches::claims::nic;
 use ringlog_benches::uring;
 use serde::{Deserialize, Serialize};
 
+use super::allowed::Refused;
+
+/// The group of what this user may not do.
+pub const REFUSED: &str = "Not allowed here";
+
 /// Facts of one kind.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Group {
@@ -43,6 +48,14 @@ impl Host {
                 group("Network", network()),
                 group("Mitigations", mitigations()),
             ],
+        }
+    }
+
+    /// Adds what this user may not do, if there is anything.
+    pub fn note_refused(&mut self, refused: &[Refused]) {
+        if !refused.is_empty() {
+            let facts = refused.iter().map(|r| (r.what, r.costs.clone())).collect();
+            self.groups.push(group(REFUSED, facts));
         }
     }
 

@@ -1,5 +1,6 @@
 //! `ringlog-load claims`: the documents' claims, measured on this host, with verdicts. benches/METHOD.md explains how.
 
+pub mod allowed;
 pub mod broker;
 pub mod catalog;
 pub mod claim;

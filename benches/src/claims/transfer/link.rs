@@ -173,6 +173,16 @@ impl Drop for Link {
     }
 }
 
+/// Connects over a medium and lets go of it again, in a thread of its own.
+///
+/// # Errors
+/// Why it is not to be had here.
+pub fn reach(medium: Medium) -> io::Result<()> {
+    let thread = std::thread::spawn(move || Link::open(medium, SendBuffer::Grown, &[]).map(drop));
+    let broken = |_| io::Error::other("the thread broke off");
+    thread.join().map_err(broken)?
+}
+
 enum Word {
     Namespace(i32),
     Listening(SocketAddr),

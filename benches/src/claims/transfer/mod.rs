@@ -3,7 +3,7 @@
 mod link;
 mod path;
 
-pub use link::{Medium, NARROW_BYTES, SendBuffer};
+pub use link::{Medium, NARROW_BYTES, SendBuffer, reach};
 pub use path::Path;
 
 use std::fs::File;

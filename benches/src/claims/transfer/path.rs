@@ -19,6 +19,9 @@ use crate::uring::Ring;
 /// Reads or sends under way where a path has several.
 const DEPTH: usize = 4;
 
+/// The largest pipe that Linux lets everybody have, unless set otherwise (fs.pipe-max-size).
+const PIPE_BYTES: usize = 1 << 20;
+
 /// A way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -82,7 +85,10 @@ pub(super) fn open(
         Path::Splice => {
             let (read, write) = pipe()?;
             // Whole chunks fit, if the system allows pipes so large: otherwise chunks are those that fit.
-            let held = fcntl_setpipe_size(&write, chunk.max(BLOCK)).unwrap_or(64 << 10);
+            let held = [chunk.max(BLOCK), PIPE_BYTES]
+                .into_iter()
+                .find_map(|bytes| fcntl_setpipe_size(&write, bytes).ok())
+                .unwrap_or(64 << 10);
             Box::new(Splice {
                 file: Arc::clone(file),
                 pipe: (read, write),
