@@ -62,6 +62,7 @@ impl Engine {
             existing_journals: Vec::new(),
             memory_bytes: 256 << 20,
             max_batch_bytes: 1 << 20,
+            cleaner: Default::default(),
             inspect: Inspect::Uncompressed,
             cold_reads: ColdReads::Direct,
             producer_expiry_ms: 86_400_000,

@@ -71,6 +71,7 @@ fn main() {
         existing_journals: Vec::new(),
         memory_bytes: 768 << 20,
         max_batch_bytes: mini::BATCH_MAX,
+        cleaner: Default::default(),
         inspect: Inspect::Uncompressed,
         cold_reads: ColdReads::Cached,
         producer_expiry_ms: 86_400_000,

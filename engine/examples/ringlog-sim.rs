@@ -18,7 +18,8 @@ use ringlog_engine::sim::{Failure, RunOptions, Summary, mutation, run_seed};
 /// The run of record is `ringlog-sim --seeds 0..10000`; about 20 ms of one core a seed, and its last line must say
 /// "0 failed". A failing seed is printed with the options that repeat it. `--flip-bit`, `--fill-disk`,
 /// `--crash-recovery` and `--fail-syncs` lean every seed that way; with `--mutation NAME` seeds should fail:
-/// ack-before-sync, release-before-sync, accept-reused-frames, skip-dir-sync, serve-undurable, retry-failed-sync.
+/// ack-before-sync, release-before-sync, accept-reused-frames, skip-dir-sync, serve-undurable, retry-failed-sync, and
+/// with `--compact` swap-before-sync, drop-newest, remove-before-checkpoint.
 #[derive(Debug, Parser)]
 struct Args {
     /// Seeds to run, as `from..to`.
@@ -45,6 +46,9 @@ struct Args {
     /// Let syncs fail, and nothing else, in every seed.
     #[arg(long)]
     fail_syncs: bool,
+    /// Compact every topic, with few keys.
+    #[arg(long)]
+    compact: bool,
     /// With --seed: print every step.
     #[arg(long)]
     trace: bool,
@@ -79,6 +83,7 @@ fn main() -> ExitCode {
         fill_disk: args.fill_disk,
         crash_recovery: args.crash_recovery,
         fail_syncs: args.fail_syncs,
+        compact: args.compact,
     };
     let failed = match args.seed {
         Some(seed) => run_one(seed, options, args.trace),
@@ -173,6 +178,7 @@ fn repeat_options(args: &Args) -> String {
         (args.fill_disk, " --fill-disk"),
         (args.crash_recovery, " --crash-recovery"),
         (args.fail_syncs, " --fail-syncs"),
+        (args.compact, " --compact"),
     ] {
         options += if set { name } else { "" };
     }
@@ -198,7 +204,7 @@ fn report(args: &Args, totals: &Mutex<Totals>, started: Instant) -> bool {
     let s = &totals.summary;
     println!(
         "\r{} seeds in {:.1} s: {} failed. {} starts, {} crashes, {} batches, {} acks, {} refused for \
-         want of room and {} for want of disk, {} fetches of {} MB, {} steps; damage found {} times",
+         want of room and {} for want of disk, {} fetches of {} MB, {} compactions, {} steps; damage found {} times",
         args.seeds.end - args.seeds.start,
         started.elapsed().as_secs_f64(),
         totals.failures.len(),
@@ -210,6 +216,7 @@ fn report(args: &Args, totals: &Mutex<Totals>, started: Instant) -> bool {
         s.storage_full,
         s.fetches,
         s.fetched_bytes / 1_000_000,
+        s.compactions,
         s.steps,
         totals.damage_found
     );

@@ -63,6 +63,7 @@ fn core_config() -> CoreConfig {
         existing_journals: Vec::new(),
         memory_bytes: 24 << 20,
         max_batch_bytes: mini::BATCH_MAX,
+        cleaner: Default::default(),
         inspect: Inspect::Uncompressed,
         cold_reads: ColdReads::Cached,
         producer_expiry_ms: 86_400_000,

@@ -103,7 +103,7 @@ fn bytes_lie_where_the_tables_say() {
     let checkpoint = CheckpointHeader::new([0xbb; 16], 2, 3, 4, 5).with(6, FrameSeq(7), true);
     let expected = concat!(
         "524c4350",
-        "0200",
+        "0300",
         "0100",
         "bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb",
         "02000000",

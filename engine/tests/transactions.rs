@@ -53,6 +53,7 @@ fn config() -> CoreConfig {
         producer_expiry_ms: 1 << 40,
         open_files: 16,
         reads_in_flight: 4,
+        cleaner: Default::default(),
         inspect: Inspect::Headers,
         mutations: Mutations::default(),
     }

@@ -36,8 +36,13 @@ impl CleanTransactions {
         }
     }
 
-    fn advance(&mut self, last_offset: i64) {
+    fn advance(&mut self, header: &BatchHeader) {
+        let (base_offset, last_offset) = (header.base_offset.get(), header.last_offset());
         while let Some(aborted) = self.aborted.pop_if(|t| t.first_offset <= last_offset) {
+            // A pass that begins behind its marker is not concerned.
+            if aborted.last_offset < base_offset {
+                continue;
+            }
             let ongoing = Ongoing {
                 aborted,
                 seen: false,
@@ -48,7 +53,7 @@ impl CleanTransactions {
 
     /// Meets a batch of records; true if its transaction was aborted.
     pub fn data(&mut self, header: &BatchHeader) -> bool {
-        self.advance(header.last_offset());
+        self.advance(header);
         if !header.is_transactional() {
             return false;
         }
@@ -63,7 +68,7 @@ impl CleanTransactions {
 
     /// Meets a control batch; true if nothing of what it ended is left. `marker` is what [`Marker::read`] says.
     pub fn control(&mut self, header: &BatchHeader, marker: Option<Marker>) -> bool {
-        self.advance(header.last_offset());
+        self.advance(header);
         if header.record_count.get() == 0 {
             return true; // kept for its producer's sake, once
         }

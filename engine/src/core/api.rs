@@ -30,6 +30,41 @@ pub struct LogConfig {
     pub timestamp_after_max_ms: i64,
     /// Every record has a key: `cleanup.policy` contains `compact`.
     pub keys_wanted: bool,
+    /// Of each key the newest record is enough: `cleanup.policy` contains `compact`.
+    pub compaction: Option<CompactionPolicy>,
+}
+
+impl LogConfig {
+    /// Age at which a segment is rolled, milliseconds: nothing waits for its compaction for ever.
+    pub(super) fn roll_ms(&self) -> i64 {
+        let lag_ms = self.compaction.map_or(i64::MAX, |policy| policy.max_lag_ms);
+        self.segment_ms.min(lag_ms)
+    }
+}
+
+/// When a log is compacted; Kafka's topic configurations of the same names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CompactionPolicy {
+    /// `min.cleanable.dirty.ratio`, millionths: of the bytes that could be cleaned so many must be new.
+    pub dirty_ratio_ppm: u32,
+    /// `min.compaction.lag.ms`: younger records stay as they are.
+    pub min_lag_ms: i64,
+    /// `max.compaction.lag.ms`: older records are cleaned whatever the ratio.
+    pub max_lag_ms: i64,
+    /// `delete.retention.ms`: how long tombstones stay after the first cleaning.
+    pub delete_retention_ms: i64,
+}
+
+impl Default for CompactionPolicy {
+    /// Kafka's defaults: when half of it is new, at any age; tombstones stay for a day.
+    fn default() -> Self {
+        Self {
+            dirty_ratio_ppm: 500_000,
+            min_lag_ms: 0,
+            max_lag_ms: i64::MAX,
+            delete_retention_ms: 24 * 3600 * 1000,
+        }
+    }
 }
 
 impl Default for LogConfig {
@@ -46,6 +81,7 @@ impl Default for LogConfig {
             timestamp_before_max_ms: i64::MAX,
             timestamp_after_max_ms: 3_600_000,
             keys_wanted: false,
+            compaction: None,
         }
     }
 }
@@ -360,4 +396,16 @@ pub struct CoreStats {
     pub read_file_bytes: u64,
     /// Duplicate batches recognised.
     pub duplicates: u64,
+    /// Passes of compaction that ended well.
+    pub compactions: u64,
+    /// Passes that ended with an error or for want of space; the log stays as it was.
+    pub compactions_failed: u64,
+    /// Bytes of segments that compaction read, looking for keys and cleaning.
+    pub compaction_read_bytes: u64,
+    /// Bytes that it wrote.
+    pub compaction_written_bytes: u64,
+    /// Records that it dropped.
+    pub compaction_dropped_records: u64,
+    /// Time during which a pass was under way.
+    pub compaction_ns: u64,
 }

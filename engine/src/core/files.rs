@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 
 use crate::disk::{FileId, Lane, OpKind, OpenMode};
-use crate::store::{SegmentFile, segment_path};
+use crate::store::{SegmentFile, SegmentName, segment_path};
 
 use super::outbox::{Outbox, Owner};
 
@@ -11,7 +11,7 @@ use super::outbox::{Outbox, Owner};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) struct FileKey {
     pub(super) part: u32,
-    pub(super) base_offset: i64,
+    pub(super) segment: SegmentName,
     pub(super) file: SegmentFile,
     pub(super) mode: OpenMode,
 }
@@ -65,7 +65,7 @@ impl Files {
         }
         self.close_idle(out, self.limit - 1);
         let id = out.new_file();
-        let path = segment_path(dir, key.base_offset, key.file).into_boxed_str();
+        let path = segment_path(dir, key.segment, key.file).into_boxed_str();
         let lane = Lane::Background;
         out.submit(
             lane,

@@ -3,6 +3,7 @@
 
 mod api;
 mod append;
+mod compact;
 mod destage;
 mod files;
 mod inspect;
@@ -14,9 +15,10 @@ mod reserve;
 mod retention;
 
 pub use api::{
-    AppendError, Appended, Chunk, CoreStats, Durability, Event, Fatal, FetchData, FetchError,
-    FetchSpec, FileSpan, Inspect, LogConfig, LogOffsets, ReadId, Reply, TimedOffset,
+    AppendError, Appended, Chunk, CompactionPolicy, CoreStats, Durability, Event, Fatal, FetchData,
+    FetchError, FetchSpec, FileSpan, Inspect, LogConfig, LogOffsets, ReadId, Reply, TimedOffset,
 };
+pub use compact::CleanerConfig;
 pub use inspect::RecordFault;
 
 use std::collections::HashMap;
@@ -26,8 +28,9 @@ use crate::disk::{Completion, FileId, Op, Returned};
 use crate::id::{FrameSeq, Now, Part, PartitionKey};
 use crate::journal::{FrameHeader, entry_len};
 use crate::recovery::{PartitionState, RunInfo};
-use crate::store::{AbortedTransaction, Producers};
+use crate::store::{AbortedTransaction, Producers, Segment, SegmentName};
 
+use compact::Compaction;
 use destage::Destage;
 use files::Files;
 use journal::Journal;
@@ -69,6 +72,8 @@ pub struct CoreConfig {
     pub open_files: usize,
     /// Reads in flight at most.
     pub reads_in_flight: usize,
+    /// Compaction.
+    pub cleaner: CleanerConfig,
     /// Wrong on purpose, to prove that tests notice.
     pub mutations: Mutations,
 }
@@ -100,6 +105,12 @@ pub struct Mutations {
     pub serve_undurable: bool,
     /// Retry a failed journal sync instead of stopping.
     pub retry_failed_sync: bool,
+    /// Let compacted segments be named before they are synced.
+    pub swap_before_sync: bool,
+    /// Keep the oldest record of a key when compacting.
+    pub drop_newest: bool,
+    /// Remove compacted segments' predecessors before a checkpoint says so.
+    pub remove_before_checkpoint: bool,
 }
 
 impl CoreConfig {
@@ -133,6 +144,7 @@ enum State {
 enum OpenWaiter {
     Stage(u32),
     Read(ReadId),
+    Compaction,
 }
 
 /// The engine of one shard.
@@ -148,6 +160,7 @@ pub struct Core {
     destage: Destage,
     reserve: Reserve,
     reads: Reads,
+    compaction: Compaction,
     doomed: Vec<Doomed>,
     /// Directories of dropped partitions, to be removed.
     dropped: Vec<(u32, String)>,
@@ -186,6 +199,7 @@ impl Core {
             waiting_opens: HashMap::new(),
             destage: Destage::default(),
             reads: Reads::default(),
+            compaction: Compaction::new(now),
             doomed: Vec::new(),
             dropped: Vec::new(),
             retention_due_ns: now.mono_ns,
@@ -226,6 +240,8 @@ impl Core {
             bytes: segment.bytes,
             created_ms: segment.created_ms,
         });
+        let revisions = state.log.segments.iter().map(|s| s.revision);
+        partition.next_revision = revisions.max().unwrap_or(0) + 1;
         partition.stored = state.log;
         partition.epochs = state.epochs;
         partition.producers = state.producers;
@@ -358,6 +374,22 @@ impl Core {
         partition.epochs.end_of(epoch, partition.high_watermark)
     }
 
+    /// What the partition's segments are called, oldest first.
+    #[must_use]
+    pub fn segments(&self, part: Part) -> Vec<SegmentName> {
+        let segments = self.partition(part).map(|p| p.stored.segments.iter());
+        segments.map_or_else(|_| Vec::new(), |s| s.map(Segment::name).collect())
+    }
+
+    /// Nothing from here on was compacted.
+    #[must_use]
+    pub fn compacted_end(&self, part: Part) -> i64 {
+        let partition = self.partition(part);
+        let segments = partition.iter().flat_map(|p| &p.stored.segments);
+        let compacted = segments.filter(|s| s.revision > 0);
+        compacted.map(|s| s.next_offset).max().unwrap_or(0)
+    }
+
     /// Log size in bytes (DescribeLogDirs).
     #[must_use]
     pub fn log_bytes(&self, part: Part) -> u64 {
@@ -408,6 +440,7 @@ impl Core {
         self.journal.pump(now, &mut self.out);
         self.pump_destage(now);
         self.pump_reads(now);
+        self.pump_compaction(now);
         if self.state == State::Running {
             self.pump_retention(now);
             self.reserve.pump(now, &mut self.out);
@@ -421,6 +454,7 @@ impl Core {
         }
         self.room_changed = false;
         let written = self.destage.final_done && self.destage.is_idle() && self.reads.is_idle();
+        let written = written && self.compaction.is_idle();
         if self.state == State::Draining && written && self.journal.is_quiet() {
             self.files.close_all(&mut self.out);
             if self.out.in_flight() == 0 {
@@ -465,6 +499,7 @@ impl Core {
                     match waiter {
                         OpenWaiter::Stage(part) => self.stage_opened(now, part, file, result),
                         OpenWaiter::Read(read) => self.read_opened(read, result),
+                        OpenWaiter::Compaction => self.compaction_opened(file, result),
                     }
                 }
             }
@@ -493,6 +528,7 @@ impl Core {
                     crate::buf::AlignedBuf::with_capacity(1),
                 ),
             },
+            Owner::Compaction(action) => self.compaction_done(action, result, returned),
             Owner::Nobody => {
                 if let Err(error) = result {
                     tracing::warn!(shard = self.config.shard, %error, "cleaning up failed");
@@ -540,6 +576,8 @@ impl Core {
             self.reserve.deadline_ns().filter(|_| running),
             self.journal.deadline_ns(),
             self.destage.deadline_ns(),
+            self.compaction
+                .deadline_ns(running && self.config.cleaner.enabled),
             running.then_some(self.retention_due_ns),
         ]
         .into_iter()

@@ -29,6 +29,8 @@ pub(super) enum Owner {
     Reserve,
     /// A read for a consumer.
     Read(ReadId),
+    /// Compaction.
+    Compaction(super::compact::Action),
     /// Nobody: clean-up whose failure only costs space.
     Nobody,
 }

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use crate::batch::BatchHeader;
 use crate::id::PartitionKey;
-use crate::store::{Epochs, Producers, StoredLog};
+use crate::store::{Epochs, Producers, SegmentName, StoredLog};
 
 use super::api::LogConfig;
 use super::journal::{Journal, Place};
@@ -50,7 +50,7 @@ pub(super) struct LiveSegment {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct ReadHint {
     pub(super) offset: i64,
-    pub(super) segment: i64,
+    pub(super) segment: SegmentName,
     pub(super) position: u64,
 }
 
@@ -86,6 +86,10 @@ pub(super) struct Partition {
     /// It is in the destager's list.
     pub(super) dirty: bool,
     hints: VecDeque<ReadHint>,
+    /// The revision that the next segment of a compaction gets.
+    pub(super) next_revision: u32,
+    /// Compaction leaves the partition alone until then, monotonic nanoseconds.
+    pub(super) compact_after_ns: u64,
 }
 
 impl Partition {
@@ -110,6 +114,8 @@ impl Partition {
             watched: false,
             dirty: false,
             hints: VecDeque::new(),
+            next_revision: 1,
+            compact_after_ns: 0,
         }
     }
 
@@ -121,7 +127,7 @@ impl Partition {
         }
         live.bytes > 0
             && (live.bytes + len as u64 > u64::from(self.config.segment_bytes)
-                || wall_ms - live.created_ms > self.config.segment_ms
+                || wall_ms - live.created_ms > self.config.roll_ms()
                 || self.log_end + records - live.base_offset > i64::from(i32::MAX))
     }
 
@@ -169,16 +175,16 @@ impl Partition {
         })
     }
 
-    /// The largest timestamp that is left and the last offset of its batch, after DeleteRecords has passed the largest
-    /// of all. Of a segment that it cut, only what memory holds is known.
-    pub(super) fn newest_left(&self, journal: &Journal) -> (i64, i64) {
+    /// The largest timestamp that is left before `end` and the last offset of its batch, after DeleteRecords has passed,
+    /// or compaction has dropped, the largest of all. Of a segment that was cut, only what memory holds is known.
+    pub(super) fn newest_left(&self, journal: &Journal, end: i64) -> (i64, i64) {
         let start = self.log_start;
         let segments = self.stored.segments.iter();
         let stored = segments.map(|s| (s.max_timestamp, s.max_timestamp_offset));
         let from = self.tail_at(start).unwrap_or(0);
         let visible = self.tail.range(from..);
         let tail = visible
-            .take_while(|entry| entry.base_offset < self.high_watermark)
+            .take_while(|entry| entry.base_offset < end)
             .filter_map(|entry| {
                 let batch = journal.slice(entry.place, entry.len())?;
                 let header = BatchHeader::read(&batch)?;
@@ -199,6 +205,21 @@ impl Partition {
             .iter()
             .copied()
             .find(|hint| hint.offset == offset)
+    }
+
+    /// Forgets places in these segments.
+    pub(super) fn forget_hints(&mut self, segments: &[SegmentName]) {
+        self.hints.retain(|hint| !segments.contains(&hint.segment));
+    }
+
+    /// Drops entries before `offset` from the front: segments hold them in another form.
+    pub(super) fn drop_tail_before(&mut self, offset: i64) {
+        while self.tail_dropped < self.tail_stored
+            && self.tail.front().is_some_and(|e| e.base_offset < offset)
+        {
+            self.tail.pop_front();
+            self.tail_dropped += 1;
+        }
     }
 
     pub(super) fn remember(&mut self, used: i64, hint: ReadHint) {

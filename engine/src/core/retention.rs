@@ -2,7 +2,7 @@
 
 use crate::disk::{Lane, OpKind};
 use crate::id::{Now, Part};
-use crate::store::{SegmentFile, partition_dir, segment_path};
+use crate::store::{SegmentFile, SegmentName, partition_dir, segment_path};
 
 use super::Core;
 use super::api::{Event, FetchError};
@@ -11,12 +11,13 @@ use super::outbox::Owner;
 /// Between two looks at all partitions.
 const CHECK_MS: u64 = 5_000;
 
-/// A segment below its log's start, as the newest checkpoint says: its files go once nobody reads them.
+/// A segment below its log's start, or one that compaction replaced, as the newest checkpoint says: its files go once
+/// nobody reads them.
 #[derive(Debug)]
 pub(super) struct Doomed {
-    part: u32,
-    dir: String,
-    base_offset: i64,
+    pub(super) part: u32,
+    pub(super) dir: String,
+    pub(super) segment: SegmentName,
 }
 
 impl Core {
@@ -129,19 +130,15 @@ impl Core {
                 && first.sealed
                 && first.next_offset <= start
             {
-                let (dir, base_offset) = (partition.dir.clone(), first.base_offset);
+                let (dir, segment) = (partition.dir.clone(), first.name());
                 if partition
                     .live
-                    .is_some_and(|live| live.base_offset == base_offset)
+                    .is_some_and(|live| live.base_offset == segment.base_offset)
                 {
                     partition.live = None; // it had ended, and nothing came after it
                 }
                 partition.stored.segments.pop_front();
-                self.doomed.push(Doomed {
-                    part,
-                    dir,
-                    base_offset,
-                });
+                self.doomed.push(Doomed { part, dir, segment });
             }
         }
         self.unlink_doomed();
@@ -151,16 +148,16 @@ impl Core {
     pub(super) fn unlink_doomed(&mut self) {
         let mut waiting = Vec::new();
         for doomed in std::mem::take(&mut self.doomed) {
-            let (part, base) = (doomed.part, doomed.base_offset);
+            let (part, segment) = (doomed.part, doomed.segment);
             let of_segment =
-                |key: &super::files::FileKey| key.part == part && key.base_offset == base;
+                |key: &super::files::FileKey| key.part == part && key.segment == segment;
             if !self.files.doom(&mut self.out, of_segment) {
                 waiting.push(doomed);
                 continue;
             }
             if self.parts[part as usize].is_some() {
                 for file in SegmentFile::ALL {
-                    let path = segment_path(&doomed.dir, base, file).into();
+                    let path = segment_path(&doomed.dir, segment, file).into();
                     self.out
                         .submit(Lane::Background, OpKind::Unlink { path }, Owner::Nobody);
                 }
@@ -173,8 +170,9 @@ impl Core {
     pub(super) fn remove_dropped(&mut self) {
         let mut waiting = Vec::new();
         for (part, dir) in std::mem::take(&mut self.dropped) {
-            let busy =
-                self.destage.uses_dirs() || !self.files.doom(&mut self.out, |key| key.part == part);
+            let busy = self.destage.uses_dirs()
+                || self.compaction.works_on(part)
+                || !self.files.doom(&mut self.out, |key| key.part == part);
             if busy {
                 waiting.push((part, dir));
                 continue;

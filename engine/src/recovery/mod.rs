@@ -13,8 +13,8 @@ use crate::core::{LogConfig, Mutations};
 use crate::disk::{Disk, DiskError, OpenMode};
 use crate::id::{FrameSeq, PartitionKey};
 use crate::store::{
-    CheckpointHeader, Epochs, OwnedRecord, Producers, StoredLog, TOPICS, checkpoint_path,
-    journal_dir, journal_file_parse, partition_dir, reserve_path, shard_dir,
+    CheckpointHeader, Epochs, OwnedRecord, Producers, Segment, SegmentName, StoredLog, TOPICS,
+    checkpoint_path, journal_dir, journal_file_parse, partition_dir, reserve_path, shard_dir,
 };
 
 use checkpoints::{load_merged, load_shard, write_merged};
@@ -329,7 +329,7 @@ fn tidy(
     }
     for state in partitions
         .iter()
-        .filter(|state| state.log_start > 0 && state.log.dir_exists)
+        .filter(|state| state.log.dir_exists && sheds(state))
     {
         remove_expired(disk, state)?;
     }
@@ -358,15 +358,19 @@ fn tidy(
     Ok(existing)
 }
 
-/// Removes segments that retention had dropped and that a crash has brought back: an unlink is volatile, too.
+/// Whether segments of the partition may have been removed or replaced before.
+fn sheds(state: &PartitionState) -> bool {
+    let compacts = state.meta.config.compaction.is_some() || state.log.cleaned_end > 0;
+    state.log_start > 0 || compacts || state.log.segments.iter().any(|s| s.revision > 0)
+}
+
+/// Removes segments that retention had dropped or compaction replaced and that a crash has brought back (an unlink is
+/// volatile, too), and those that a compaction had not finished.
 fn remove_expired(disk: &mut dyn Disk, state: &PartitionState) -> Result<(), RecoveryError> {
     let dir = partition_dir(&state.meta.key.dir_name(&state.meta.topic_name));
-    let kept: HashSet<i64> = state.log.segments.iter().map(|s| s.base_offset).collect();
+    let kept: HashSet<SegmentName> = state.log.segments.iter().map(Segment::name).collect();
     for (name, _) in disk.list(&dir).map_err(at(&dir))? {
-        let base = name
-            .split_once('.')
-            .and_then(|(base, _)| base.parse::<i64>().ok());
-        if base.is_some_and(|base| !kept.contains(&base)) {
+        if SegmentName::parse(&name).is_some_and(|name| !kept.contains(&name)) {
             let path = format!("{dir}/{name}");
             disk.unlink(&path).map_err(at(&path))?;
         }

@@ -87,7 +87,8 @@ impl World {
                 .note("create", [u64::from(index), u64::from(part.0), 0], || {
                     format!("{index} {meta:?}: {part:?}")
                 });
-            let model = PartitionModel::new(meta.key, meta.config, index, part);
+            let mut model = PartitionModel::new(meta.key, meta.config, index, part);
+            model.compacts = self.plan.compacts;
             self.models.insert(meta.key, model);
         }
     }

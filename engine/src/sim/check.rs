@@ -66,6 +66,11 @@ impl World {
             panic!("invariant: {key:?} is gone");
         };
         model.check_offsets(self.now, offsets, core.stats().rounds);
+        let compacted_end = core.compacted_end(model.part);
+        assert!(
+            compacted_end <= offsets.last_stable,
+            "invariant: {key:?} is compacted to {compacted_end}, {offsets:?}"
+        );
     }
 }
 
@@ -122,8 +127,13 @@ impl PartitionModel {
             .filter_map(|c| u64::try_from(c.retention_bytes).ok())
             .min();
         let too_old = |e: &Entry| {
-            settings()
-                .any(|c| c.retention_ms >= 0 && e.max_timestamp() < now.wall_ms - c.retention_ms)
+            // What compaction took keeps no segment.
+            let newest = if self.compacts {
+                self.newest_left(e)
+            } else {
+                e.max_timestamp()
+            };
+            settings().any(|c| c.retention_ms >= 0 && newest < now.wall_ms - c.retention_ms)
         };
         let deleted_to = self.deletions.last().copied().unwrap_or(0);
         let gone = &self.entries[self.entry_at(self.log_start)..self.entry_at(log_start)];

@@ -202,7 +202,14 @@ impl World {
             Ok(data) => {
                 let high_watermark = offsets.map_or(i64::MAX, |o| o.high_watermark);
                 let bytes = self.collect(shard, &data);
-                let next = self.models[&key].check_fetched(&spec, &bytes, high_watermark);
+                let model = &self.models[&key];
+                let next = if model.compacts {
+                    let core = &self.shards[shard as usize].core;
+                    let end = core.compacted_end(model.part);
+                    model.check_compacted(&spec, &bytes, (high_watermark, end))
+                } else {
+                    model.check_fetched(&spec, &bytes, high_watermark)
+                };
                 self.summary.fetched_bytes += bytes.len() as u64;
                 assert!(
                     next > spec.offset || spec.offset >= asked_at || !spec.min_one,
@@ -375,6 +382,7 @@ impl World {
         };
         let expected = model.find_time(model.log_start, model.high_watermark, timestamp_ms);
         let (shard, part, log_start) = (model.shard, model.part, model.log_start);
+        let high_watermark = model.high_watermark;
         let reply = self.shards[shard as usize]
             .core
             .offset_for_time(self.now, part, timestamp_ms);
@@ -382,6 +390,7 @@ impl World {
             key,
             timestamp_ms,
             log_start,
+            high_watermark,
             expected,
             since_ns: self.now.mono_ns,
         };
@@ -420,6 +429,10 @@ impl World {
             Ok(found) => {
                 // The log may have moved at both ends since the question.
                 let offsets = self.shards[model.shard as usize].core.offsets(model.part);
+                if model.compacts {
+                    let log_start = offsets.map_or(i64::MAX, |o| o.log_start);
+                    return model.check_time(query, found, log_start.max(query.log_start));
+                }
                 let now = offsets.and_then(|o| {
                     model.find_time(o.log_start, o.high_watermark, query.timestamp_ms)
                 });

@@ -204,6 +204,7 @@ impl World {
             };
             let new = || PartitionModel::new(key, meta.config.clone(), shard, Part(0));
             let model = self.models.entry(key).or_insert_with(new);
+            model.compacts = self.plan.compacts;
             // Without damage, whatever was durable counts.
             let vouched = self.vouched.get(&model.shard).copied();
             let (last_kept, first_lost) =
@@ -310,6 +311,8 @@ impl World {
         };
         // Nothing may depend on the system staying up any more, unless acknowledgements did so all along.
         let how = self.rng.pick(&[End::PowerLoss, End::Kill]);
+        self.count_compactions();
+        self.note_segments();
         self.shards.clear();
         if how == End::PowerLoss
             && (self.stopped == Stopped::Clean || self.plan.durability == Durability::Fsync)
@@ -328,6 +331,7 @@ impl World {
         self.summary.crashes += 1;
         self.fatal = None;
         self.draining = false;
+        self.count_compactions();
         self.shards.clear();
         self.consumers.clear();
         let power = end != End::Kill && self.plan.durability == Durability::Fsync;

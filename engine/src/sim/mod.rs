@@ -8,6 +8,7 @@
 mod admin;
 mod blocking;
 mod check;
+mod compacted;
 mod consumer;
 mod damage;
 mod disk;

@@ -19,6 +19,8 @@ pub(super) struct Entry {
     pub(super) bytes: Rc<[u8]>,
     /// Of each record.
     pub(super) timestamps: Rc<[i64]>,
+    /// Key of each record, and whether it has a value.
+    pub(super) keys: Rc<[(Option<Rc<[u8]>>, bool)]>,
     pub(super) frame: FrameSeq,
     pub(super) leader_epoch: i32,
     pub(super) producer: Option<(i64, i16, i32)>,
@@ -76,6 +78,10 @@ pub(super) struct PartitionModel {
     pub(super) leader_epoch: i32,
     /// Its topic is gone; answers to what was asked before may still come.
     pub(super) deleted: bool,
+    /// Its world compacts topics.
+    pub(super) compacts: bool,
+    /// Newest durable offset of each key.
+    pub(super) newest: BTreeMap<Rc<[u8]>, i64>,
     producers: BTreeMap<i64, ProducerState>,
 }
 
@@ -96,6 +102,8 @@ impl PartitionModel {
             high_watermark: 0,
             leader_epoch: 0,
             deleted: false,
+            compacts: false,
+            newest: BTreeMap::new(),
             producers: BTreeMap::new(),
         }
     }
@@ -117,7 +125,9 @@ impl PartitionModel {
     /// The core said that everything up to `frame` is durable.
     pub(super) fn observe_durable(&mut self, frame: FrameSeq) {
         let newer = &self.entries[self.durable..];
-        self.durable += newer.partition_point(|e| e.frame <= frame);
+        let count = newer.partition_point(|e| e.frame <= frame);
+        self.note_keys(self.durable, self.durable + count);
+        self.durable += count;
     }
 
     /// What the log should say to `sent`.
@@ -224,6 +234,7 @@ impl PartitionModel {
             base_offset: appended.base_offset,
             bytes,
             timestamps,
+            keys: sent.keys.clone(),
             frame: appended.frame,
             leader_epoch,
             producer: sent.producer,
@@ -294,6 +305,8 @@ impl PartitionModel {
         self.entries.truncate(kept);
         self.entries.iter_mut().for_each(|e| e.frame = FrameSeq(0));
         self.durable = kept;
+        self.newest.clear();
+        self.note_keys(0, kept);
         self.high_watermark = self.high_watermark.min(end);
         self.producers.clear();
         for index in 0..kept {

@@ -5,10 +5,15 @@
 use super::disk::{DiskConfig, Faults, Latency};
 use super::rng::Rng;
 use super::run::RunOptions;
-use crate::core::{ColdReads, CoreConfig, Durability, Inspect, LogConfig, Mutations};
+use crate::core::{
+    CleanerConfig, ColdReads, CompactionPolicy, CoreConfig, Durability, Inspect, LogConfig,
+    Mutations,
+};
 
 const US: u64 = 1_000;
 const MS: u64 = 1_000_000;
+/// Longer than any story.
+pub(super) const NEVER_MS: i64 = 1 << 40;
 
 /// How a process's life ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -60,6 +65,9 @@ pub(super) struct Plan {
     pub(super) idle_max_ns: u64,
     /// The disk runs full and gets room again.
     pub(super) disk_fills: bool,
+    /// Topics are compacted.
+    pub(super) compacts: bool,
+    pub(super) cleaner: CleanerConfig,
 }
 
 impl Plan {
@@ -105,7 +113,24 @@ impl Plan {
             idle_percent: rng.pick(&[0, 1, 5]),
             idle_max_ns: rng.pick(&[50 * MS, 3000 * MS, 3_600_000 * MS]),
             disk_fills: rng.percent(20),
+            compacts: false,
+            cleaner: CleanerConfig {
+                enabled: false,
+                ..CleanerConfig::default()
+            },
         }
+    }
+
+    /// Makes it a story of compaction.
+    pub(super) fn compact(&mut self, rng: &mut Rng) {
+        self.compacts = true;
+        self.cleaner = CleanerConfig {
+            enabled: true,
+            // The smallest map has room for 14 keys.
+            dedupe_bytes: rng.pick(&[0, 24 * 50, 1 << 20]),
+            backoff_ms: rng.pick(&[1, 20, 200]),
+            bytes_per_second: rng.pick(&[u64::MAX, u64::MAX, 1 << 20]),
+        };
     }
 
     /// Leans the story towards what `options` ask for.
@@ -149,6 +174,7 @@ impl Plan {
             producer_expiry_ms: 365 * 24 * 3_600_000,
             open_files: self.open_files,
             reads_in_flight: self.reads_in_flight,
+            cleaner: self.cleaner,
             mutations,
         }
     }
@@ -156,6 +182,12 @@ impl Plan {
     /// Settings of a new topic.
     pub(super) fn log_config(&self, rng: &mut Rng) -> LogConfig {
         let batch = self.max_batch_bytes as u32;
+        let compaction = (self.compacts && rng.percent(85)).then(|| CompactionPolicy {
+            dirty_ratio_ppm: rng.pick(&[0, 0, 100_000, 500_000]),
+            min_lag_ms: rng.pick(&[0, 0, 0, 100]),
+            max_lag_ms: rng.pick(&[i64::MAX, 50, 1000]),
+            delete_retention_ms: rng.pick(&[0, 100, 5_000, NEVER_MS]),
+        });
         LogConfig {
             segment_bytes: rng.pick(&[4096, 12_000, 64 << 10, 1 << 20]).max(batch),
             segment_ms: rng.pick(&[100, 10_000, 1 << 40]),
@@ -165,6 +197,7 @@ impl Plan {
             max_message_bytes: batch,
             log_append_time: rng.percent(20),
             timestamp_after_max_ms: i64::MAX,
+            compaction,
             ..LogConfig::default()
         }
     }

@@ -60,6 +60,11 @@ impl Producer {
         }
     }
 
+    /// Few keys, which its records overwrite again and again.
+    pub(super) fn overwrites(&mut self, rng: &mut Rng) {
+        self.shape.keys = rng.pick(&[3, 12, 100]);
+    }
+
     /// Starts over with another partition and, if idempotent, as a new producer.
     fn assign(&mut self, rng: &mut Rng, key: PartitionKey) {
         self.key = Some(key);
@@ -223,6 +228,7 @@ impl World {
             value_max: 50,
             batch_max: self.plan.max_batch_bytes,
             codec: crate::batch::Compression::None,
+            keys: 0,
         };
         let good = shape.batch(&mut self.rng, key, None, self.now.wall_ms);
         let mut bytes = good.bytes.to_vec();

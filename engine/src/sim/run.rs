@@ -24,6 +24,8 @@ pub struct RunOptions {
     pub crash_recovery: bool,
     /// Syncs fail, and nothing else does, in every seed.
     pub fail_syncs: bool,
+    /// Topics are compacted, and their keys are few.
+    pub compact: bool,
 }
 
 /// What a run did.
@@ -49,6 +51,8 @@ pub struct Summary {
     pub fetches: u64,
     /// Bytes fetched.
     pub fetched_bytes: u64,
+    /// Passes of compaction that ended well.
+    pub compactions: u64,
     /// Recovery stopped at damage that had been done on purpose.
     pub damage_found: bool,
 }
@@ -65,17 +69,21 @@ impl Summary {
         self.storage_full += other.storage_full;
         self.fetches += other.fetches;
         self.fetched_bytes += other.fetched_bytes;
+        self.compactions += other.compactions;
     }
 }
 
 /// Names of the faults [`mutation`] knows.
-pub const MUTATIONS: [&str; 6] = [
+pub const MUTATIONS: [&str; 9] = [
     "ack-before-sync",
     "release-before-sync",
     "accept-reused-frames",
     "skip-dir-sync",
     "serve-undurable",
     "retry-failed-sync",
+    "swap-before-sync",
+    "drop-newest",
+    "remove-before-checkpoint",
 ];
 
 /// The engine with one fault switched on, by its name.
@@ -89,6 +97,9 @@ pub fn mutation(name: &str) -> Option<Mutations> {
         "skip-dir-sync" => &mut mutations.skip_dir_sync,
         "serve-undurable" => &mut mutations.serve_undurable,
         "retry-failed-sync" => &mut mutations.retry_failed_sync,
+        "swap-before-sync" => &mut mutations.swap_before_sync,
+        "drop-newest" => &mut mutations.drop_newest,
+        "remove-before-checkpoint" => &mut mutations.remove_before_checkpoint,
         _ => return None,
     };
     *fault = true;

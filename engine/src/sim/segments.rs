@@ -14,6 +14,10 @@ impl World {
             let Some(model) = self.models.get(key) else {
                 continue;
             };
+            if model.compacts {
+                self.check_compacted_segments(model, &dir);
+                continue;
+            }
             // A partition that never stored a whole block has no directory.
             let Ok(names) = self.disk.tree.list(&dir) else {
                 continue;

@@ -12,6 +12,8 @@ pub(super) struct Sent {
     pub(super) bytes: Rc<[u8]>,
     /// Of each record, milliseconds since 1970.
     pub(super) timestamps: Rc<[i64]>,
+    /// Key of each record, and whether it has a value.
+    pub(super) keys: Rc<[(Option<Rc<[u8]>>, bool)]>,
     /// Producer id, epoch and first sequence of an idempotent batch.
     pub(super) producer: Option<(i64, i16, i32)>,
 }
@@ -29,6 +31,8 @@ pub(super) struct Shape {
     pub(super) value_max: u64,
     pub(super) batch_max: usize,
     pub(super) codec: Compression,
+    /// Keys to choose from; 0 is a new one for every batch, and no tombstones.
+    pub(super) keys: u64,
 }
 
 impl Shape {
@@ -55,6 +59,7 @@ impl Shape {
             value_max,
             batch_max,
             codec,
+            keys: 0,
         }
     }
 
@@ -78,6 +83,7 @@ impl Shape {
         }
         let (base, jitter) = base_time(rng, wall_ms);
         let mut timestamps = Vec::new();
+        let mut keys = Vec::new();
         let mut value = Vec::new();
         let stamp = format!("{}/{}/{:x}", key.topic, key.partition, rng.next_u64());
         for i in 0..count {
@@ -93,12 +99,14 @@ impl Shape {
             );
             let timestamp_ms = base + rng.below(jitter) as i64;
             timestamps.push(timestamp_ms);
+            let (key, has_value) = self.key(rng, &stamp, i);
             builder.push(&NewRecord {
                 timestamp_ms,
-                key: (i % 3 == 0).then_some(stamp.as_bytes()),
-                value: Some(&value),
+                key: key.as_deref(),
+                value: has_value.then_some(&value),
                 headers: &[],
             });
+            keys.push((key, has_value));
         }
         let Ok(bytes) = builder.build() else {
             panic!("a batch in memory compresses")
@@ -106,8 +114,19 @@ impl Shape {
         Sent {
             bytes: bytes.into(),
             timestamps: timestamps.into(),
+            keys: keys.into(),
             producer,
         }
+    }
+
+    /// Key of record `i`, and whether it has a value.
+    fn key(&self, rng: &mut Rng, stamp: &str, i: u64) -> (Option<Rc<[u8]>>, bool) {
+        if self.keys == 0 {
+            return ((i % 3 == 0).then(|| stamp.as_bytes().into()), true);
+        }
+        let key = format!("key {}", rng.below(self.keys));
+        let keyed = rng.percent(97).then(|| key.as_bytes().into());
+        (keyed, rng.percent(85))
     }
 }
 

@@ -16,6 +16,7 @@ use super::trace::Trace;
 use crate::core::{Core, Event, Fatal, ReadId, TimedOffset};
 use crate::id::{FrameSeq, Now, PartitionKey};
 use crate::recovery::{PartitionMeta, RunInfo};
+use crate::store::SegmentName;
 
 /// Simulated time after which something that waits is taken to wait for ever.
 pub(super) const PATIENCE_NS: u64 = 900 * 1_000_000_000;
@@ -59,6 +60,8 @@ pub(super) struct TimeQuery {
     pub(super) timestamp_ms: i64,
     /// Where the log began when it was asked.
     pub(super) log_start: i64,
+    /// Where its durable part ended.
+    pub(super) high_watermark: i64,
     /// The right answer then.
     pub(super) expected: Option<TimedOffset>,
     pub(super) since_ns: u64,
@@ -104,6 +107,8 @@ pub(super) struct World {
     pub(super) vouched: BTreeMap<u32, Vouched>,
     /// Calls of the last whole recovery: where the next one may crash.
     pub(super) recovery_calls: u64,
+    /// The segments of each partition as of the last shutdown.
+    pub(super) segments: BTreeMap<PartitionKey, Vec<SegmentName>>,
     pub(super) summary: Summary,
     agenda: BTreeMap<(u64, u64), Actor>,
     agenda_next: u64,
@@ -116,10 +121,16 @@ impl World {
         let mut rng = Rng::new(seed);
         let mut plan = Plan::draw(&mut rng);
         plan.bend(&options);
+        if options.compact {
+            plan.compact(&mut rng);
+        }
         let disk = SimDisk::new(rng.fork(), plan.disk);
-        let producers = (0..plan.producers)
+        let mut producers: Vec<Producer> = (0..plan.producers)
             .map(|i| Producer::draw(&mut rng, i, plan.max_batch_bytes))
             .collect();
+        if plan.compacts {
+            producers.iter_mut().for_each(|p| p.overwrites(&mut rng));
+        }
         let mut trace = Trace::new(options.trace);
         trace.note("plan", [seed, 0, 0], || format!("{plan:#?}"));
         Self {
@@ -152,6 +163,7 @@ impl World {
             flipped: false,
             vouched: BTreeMap::new(),
             recovery_calls: 30,
+            segments: BTreeMap::new(),
             summary: Summary::default(),
             agenda: BTreeMap::new(),
             agenda_next: 0,
@@ -267,6 +279,12 @@ impl World {
             }
             self.steps += 1;
         }
+    }
+
+    /// The process is about to end: what its shards did goes into the summary.
+    pub(super) fn count_compactions(&mut self) {
+        let stats = self.shards.iter().map(|s| s.core.stats());
+        self.summary.compactions += stats.map(|s| s.compactions).sum::<u64>();
     }
 
     /// What the run did.

@@ -21,7 +21,9 @@ use super::transactions::{AbortedTransaction, Transactions};
 
 const MAGIC: u32 = u32::from_le_bytes(*b"RLCP");
 /// Version of the checkpoint's layout; FORMAT.md describes this one.
-pub const CHECKPOINT_VERSION: u16 = 2;
+pub const CHECKPOINT_VERSION: u16 = 3;
+/// An earlier version that is read, too: nothing in it was compacted.
+const VERSION_UNCOMPACTED: u16 = 2;
 /// Scope of the checkpoint that recovery writes for all shards.
 const MERGED: u32 = u32::MAX;
 const FLAG_CLEAN: u16 = 1;
@@ -90,7 +92,7 @@ impl CheckpointHeader {
     pub fn read(block: &[u8]) -> Option<Self> {
         let (header, _) = Self::read_from_prefix(block).ok()?;
         (header.magic.get() == MAGIC
-            && header.version.get() == CHECKPOINT_VERSION
+            && is_known(header.version.get())
             && header.crc.get() == header.compute_crc())
         .then_some(header)
     }
@@ -101,7 +103,7 @@ impl CheckpointHeader {
         let (header, _) = Self::read_from_prefix(block).ok()?;
         let version = header.version.get();
         (header.magic.get() == MAGIC
-            && version != CHECKPOINT_VERSION
+            && !is_known(version)
             && header.crc.get() == header.compute_crc())
         .then_some(version)
     }
@@ -156,6 +158,11 @@ impl CheckpointHeader {
     pub fn body_len(&self) -> u64 {
         self.body_len.get()
     }
+    /// Version of the layout.
+    #[must_use]
+    pub fn version(&self) -> u16 {
+        self.version.get()
+    }
     /// CRC-32 of the body, for those who read it piece by piece.
     #[must_use]
     pub fn body_crc(&self) -> u32 {
@@ -166,6 +173,10 @@ impl CheckpointHeader {
     pub fn record_count(&self) -> u32 {
         self.records.get()
     }
+}
+
+fn is_known(version: u16) -> bool {
+    matches!(version, CHECKPOINT_VERSION | VERSION_UNCOMPACTED)
 }
 
 /// Builds a checkpoint piece by piece: whole blocks to be written at rising offsets, the header block last.
@@ -251,6 +262,7 @@ pub enum CheckpointError {
 #[derive(Debug)]
 pub struct CheckpointReader<'a> {
     body: &'a [u8],
+    version: u16,
     records: u32,
     read: u32,
 }
@@ -266,6 +278,7 @@ impl<'a> CheckpointReader<'a> {
         }
         Ok(Self {
             body,
+            version: header.version(),
             records: header.records.get(),
             read: 0,
         })
@@ -285,7 +298,7 @@ impl<'a> CheckpointReader<'a> {
         let record = input.take(len).ok_or(error)?;
         self.body = input.0;
         self.read += 1;
-        OwnedRecord::read(record).map(Some).ok_or(error)
+        OwnedRecord::read(record, self.version).map(Some).ok_or(error)
     }
 }
 
@@ -328,7 +341,10 @@ impl PartitionRecord<'_> {
         out.extend_from_slice(&self.key.topic.0);
         out.extend_from_slice(&self.key.partition.to_le_bytes());
         out.push(u8::from(self.log.dir_exists));
-        put_i64s(out, &[self.log_start, self.durable_end]);
+        put_i64s(
+            out,
+            &[self.log_start, self.durable_end, self.log.cleaned_end],
+        );
         // Sealed segments below the log's start are about to be removed.
         let kept = self
             .log
@@ -414,6 +430,7 @@ fn encode_segment(segment: &Segment, out: &mut Vec<u8>) {
         ],
     );
     out.push(u8::from(segment.sealed));
+    out.extend_from_slice(&segment.revision.to_le_bytes());
     // A sealed segment has its index in files of its own.
     let index = segment.index.as_ref().filter(|_| !segment.sealed);
     out.extend_from_slice(&index.map_or(0, SparseIndex::interval).to_le_bytes());
@@ -472,23 +489,26 @@ impl<'a> Input<'a> {
 }
 
 impl OwnedRecord {
-    /// Reads a record of its own, without the length before it; `None` if the bytes are not exactly one.
+    /// Reads a record of its own, without the length before it, as a checkpoint of `version` has it; `None` if the bytes
+    /// are not exactly one.
     #[must_use]
-    pub fn read(bytes: &[u8]) -> Option<Self> {
+    pub fn read(bytes: &[u8], version: u16) -> Option<Self> {
         let mut input = Input(bytes);
-        let record = Self::decode(&mut input)?;
+        let record = Self::decode(&mut input, version != VERSION_UNCOMPACTED)?;
         input.0.is_empty().then_some(record)
     }
 
-    fn decode(input: &mut Input<'_>) -> Option<Self> {
+    /// `compacts` says that the version knows of compaction.
+    fn decode(input: &mut Input<'_>, compacts: bool) -> Option<Self> {
         let key = PartitionKey {
             topic: TopicId(input.array()?),
             partition: input.i32()?,
         };
         let dir_exists = input.u8()? != 0;
         let (log_start, durable_end) = (input.i64()?, input.i64()?);
+        let cleaned_end = if compacts { input.i64()? } else { 0 };
         let segments: VecDeque<Segment> = (0..input.count(57)?)
-            .map(|_| decode_segment(input))
+            .map(|_| decode_segment(input, compacts))
             .collect::<Option<_>>()?;
         let odd_len = input.count(1)?;
         let odd = input.take(odd_len)?;
@@ -513,6 +533,7 @@ impl OwnedRecord {
             log: StoredLog {
                 segments,
                 odd,
+                cleaned_end,
                 dir_exists,
             },
             epochs: Epochs::from_entries(epochs),
@@ -522,10 +543,11 @@ impl OwnedRecord {
     }
 }
 
-fn decode_segment(input: &mut Input<'_>) -> Option<Segment> {
+fn decode_segment(input: &mut Input<'_>, compacts: bool) -> Option<Segment> {
     let (base_offset, next_offset, bytes) = (input.i64()?, input.i64()?, input.i64()?);
     let (max_timestamp, max_timestamp_offset) = (input.i64()?, input.i64()?);
     let (created_ms, sealed) = (input.i64()?, input.u8()? != 0);
+    let revision = if compacts { input.u32()? } else { 0 };
     let interval = input.u32()?;
     let entries = (0..input.count(20)?)
         .map(|_| {
@@ -539,6 +561,7 @@ fn decode_segment(input: &mut Input<'_>) -> Option<Segment> {
         .collect::<Option<Vec<_>>>()?;
     Some(Segment {
         base_offset,
+        revision,
         next_offset,
         bytes: u64::try_from(bytes).ok()?,
         max_timestamp,

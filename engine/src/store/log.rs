@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 use crate::buf::{Slice, round_down};
 
 use super::index::SparseIndex;
+use super::names::SegmentName;
 use super::stager::Advance;
 
 /// One segment as of the last destage round.
@@ -12,7 +13,9 @@ use super::stager::Advance;
 pub struct Segment {
     /// Offset of its first record, and its file's name.
     pub base_offset: i64,
-    /// Offset after its last record.
+    /// Part of its files' names; 0 unless compaction made it.
+    pub revision: u32,
+    /// Offset after its last record, or, where compaction has dropped that, after the last that there was.
     pub next_offset: i64,
     /// Bytes of batches. A sealed segment's file has exactly these; an open one's whole blocks of them, and the
     /// rest is the log's odd tail.
@@ -35,6 +38,7 @@ impl Segment {
     pub fn new(base_offset: i64, created_ms: i64, index_interval: u32) -> Self {
         Self {
             base_offset,
+            revision: 0,
             next_offset: base_offset,
             bytes: 0,
             max_timestamp: i64::MIN,
@@ -42,6 +46,15 @@ impl Segment {
             created_ms,
             sealed: false,
             index: Some(SparseIndex::new(index_interval)),
+        }
+    }
+
+    /// What its files are called.
+    #[must_use]
+    pub fn name(&self) -> SegmentName {
+        SegmentName {
+            base_offset: self.base_offset,
+            revision: self.revision,
         }
     }
 
@@ -63,6 +76,8 @@ pub struct StoredLog {
     pub segments: VecDeque<Segment>,
     /// Bytes of the last segment beyond its whole blocks; shorter than a block.
     pub odd: Option<Slice>,
+    /// Compaction has looked at everything before this offset; 0 for nothing yet.
+    pub cleaned_end: i64,
     /// The partition's directory exists durably.
     pub dir_exists: bool,
 }
@@ -88,6 +103,24 @@ impl StoredLog {
             .partition_point(|segment| segment.base_offset <= offset);
         let at = after.checked_sub(1)?;
         (offset < self.segments[at].next_offset).then_some(at)
+    }
+
+    /// Puts `segment` in the place of those called `old`, which it was made of. False, and nothing is changed, when not
+    /// all of them are there any more.
+    pub fn replace(&mut self, old: &[SegmentName], segment: Segment) -> bool {
+        let Some(first) = old.first() else {
+            return false;
+        };
+        let Some(at) = self.segments.iter().position(|s| s.name() == *first) else {
+            return false;
+        };
+        let there = self.segments.range(at..).map(Segment::name);
+        if !there.take(old.len()).eq(old.iter().copied()) {
+            return false;
+        }
+        self.segments[at] = segment;
+        self.segments.drain(at + 1..at + old.len());
+        true
     }
 
     /// Takes over what a finished round has written; `dir_made` when that made the partition's directory.

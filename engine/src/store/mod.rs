@@ -16,8 +16,8 @@ pub use checkpoint::{
 pub use index::{IndexEntry, SparseIndex};
 pub use log::{Epochs, Segment, StoredLog};
 pub use names::{
-    SegmentFile, TOPICS, checkpoint_path, journal_dir, journal_file, journal_file_parse,
-    merged_path, partition_dir, reserve_path, segment_path, shard_dir,
+    SegmentFile, SegmentName, TOPICS, checkpoint_path, journal_dir, journal_file,
+    journal_file_parse, merged_path, partition_dir, reserve_path, segment_path, shard_dir,
 };
 pub use producers::{Producer, ProducerCheck, ProducerError, Producers};
 pub use stager::{Advance, SealedFiles, StageStep, Stager, WRITE_MAX, note_batch};

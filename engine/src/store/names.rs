@@ -33,10 +33,49 @@ pub fn partition_dir(dir_name: &str) -> String {
     format!("{TOPICS}/{dir_name}")
 }
 
-/// Path of a segment's file: its base offset in 20 digits, as Kafka names it.
+/// What tells the files of a partition's segments apart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct SegmentName {
+    /// Offset at which the segment begins.
+    pub base_offset: i64,
+    /// 0 as it was written first; each segment that compaction makes has a number that is new in its partition.
+    pub revision: u32,
+}
+
+impl From<i64> for SegmentName {
+    fn from(base_offset: i64) -> Self {
+        Self {
+            base_offset,
+            revision: 0,
+        }
+    }
+}
+
+impl SegmentName {
+    /// Whose file this is, by its name without directories; `None` for files of another kind.
+    #[must_use]
+    pub fn parse(file_name: &str) -> Option<Self> {
+        let (base, rest) = file_name.split_once('.')?;
+        let revision = match rest.split_once('.') {
+            Some((revision, _)) => revision.parse().ok()?,
+            None => 0,
+        };
+        Some(Self {
+            base_offset: base.parse().ok()?,
+            revision,
+        })
+    }
+}
+
+/// Path of a segment's file: its base offset in 20 digits, as Kafka names it, and its revision if that is not 0.
 #[must_use]
-pub fn segment_path(dir_name: &str, base_offset: i64, file: SegmentFile) -> String {
-    format!("{TOPICS}/{dir_name}/{base_offset:020}.{}", file.suffix())
+pub fn segment_path(dir_name: &str, name: impl Into<SegmentName>, file: SegmentFile) -> String {
+    let (name, suffix) = (name.into(), file.suffix());
+    let base = name.base_offset;
+    match name.revision {
+        0 => format!("{TOPICS}/{dir_name}/{base:020}.{suffix}"),
+        revision => format!("{TOPICS}/{dir_name}/{base:020}.{revision}.{suffix}"),
+    }
 }
 
 /// Path of a shard's directory.

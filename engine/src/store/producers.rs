@@ -273,6 +273,30 @@ impl Producers {
         }
     }
 
+    /// Whether a batch is the one by which its producer is known: its last with a sequence, or, where it has sent none,
+    /// a marker of its epoch. (`lastRecordsOfActiveProducers` in Kafka)
+    #[must_use]
+    pub fn is_known_by(&self, header: &BatchHeader) -> bool {
+        let Some(producer) = self.table.get(&header.producer_id.get()) else {
+            return false;
+        };
+        let data = producer.batches.iter().rev();
+        match data.clone().find(|batch| batch.first_sequence >= 0) {
+            Some(last) => last.last_offset == header.last_offset(),
+            None => header.is_control() && header.producer_epoch.get() == producer.epoch,
+        }
+    }
+
+    /// Forgets aborted transactions of which nothing is left in the log.
+    pub fn forget_aborted(&mut self, gone: &[AbortedTransaction]) {
+        if let Some(transactions) = &mut self.transactions {
+            transactions.forget_aborted(gone);
+            if transactions.is_empty() {
+                self.transactions = None;
+            }
+        }
+    }
+
     /// The log begins at `log_start`.
     pub fn trim(&mut self, log_start: i64) {
         if let Some(transactions) = &mut self.transactions {

@@ -27,6 +27,18 @@ pub struct SealedFiles {
 }
 
 impl SealedFiles {
+    /// Those of a segment that is complete and has its index in memory.
+    #[must_use]
+    pub fn of(segment: &Segment) -> Option<Self> {
+        let index = segment.index.as_ref()?;
+        let relative = (segment.max_timestamp_offset - segment.base_offset) as u32;
+        Some(Self {
+            log_bytes: segment.bytes,
+            offset_index: index.to_offset_index(),
+            time_index: index.to_time_index((segment.max_timestamp, relative)),
+        })
+    }
+
     /// Each of the segment's files with its exact size and, where the whole of it is still to be written, its
     /// contents padded to whole blocks.
     #[must_use]
@@ -212,13 +224,7 @@ impl Stager {
             return;
         };
         segment.sealed = true;
-        let relative = (segment.max_timestamp_offset - segment.base_offset) as u32;
-        if let Some(index) = &segment.index {
-            let files = SealedFiles {
-                log_bytes: segment.bytes,
-                offset_index: index.to_offset_index(),
-                time_index: index.to_time_index((segment.max_timestamp, relative)),
-            };
+        if let Some(files) = SealedFiles::of(&segment) {
             steps.push(StageStep::Seal {
                 base_offset: segment.base_offset,
                 files,

@@ -137,6 +137,11 @@ impl Transactions {
             .filter(move |t| t.first_offset < to)
     }
 
+    /// Forgets these.
+    pub fn forget_aborted(&mut self, gone: &[AbortedTransaction]) {
+        self.aborted.retain(|t| !gone.contains(t));
+    }
+
     /// Forgets what was aborted before the log's start.
     pub fn trim(&mut self, log_start: i64) {
         let gone = self.aborted.partition_point(|t| t.last_offset < log_start);

@@ -26,6 +26,7 @@ pub fn core_config() -> CoreConfig {
         producer_expiry_ms: 1 << 40,
         open_files: 16,
         reads_in_flight: 4,
+        cleaner: Default::default(),
         inspect: Inspect::Headers,
         mutations: Mutations::default(),
     }

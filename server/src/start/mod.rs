@@ -290,6 +290,7 @@ fn core_config(args: &Args, config: &Config, shards: u32) -> CoreConfig {
         producer_expiry_ms: config.number("producer.id.expiration.ms"),
         open_files: OPEN_FILES_MAX,
         reads_in_flight: config.number("ringlog.reads.in.flight") as usize,
+        cleaner: config.cleaner(shards),
         mutations: Default::default(),
     }
 }

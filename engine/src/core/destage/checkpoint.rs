@@ -189,6 +189,7 @@ impl Core {
         self.reserve.round_ended(now, checkpoint_bytes);
         self.room_changed = true;
         let starts = std::mem::take(&mut self.destage.log_starts);
+        self.doomed.extend(self.compaction.take_superseded());
         self.raise_log_starts(starts);
         if !self.destage.dirty.is_empty() {
             self.destage.oldest_ns.get_or_insert(now.mono_ns);

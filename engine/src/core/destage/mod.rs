@@ -148,6 +148,11 @@ impl Destage {
         matches!(self.phase, Phase::Staging | Phase::Syncing | Phase::Failing)
     }
 
+    /// Whether a checkpoint is being written, which may have described any partition already.
+    pub(super) fn writes_checkpoint(&self) -> bool {
+        matches!(self.phase, Phase::Checkpoint | Phase::CheckpointSync)
+    }
+
     /// When a round is due by age or retry, monotonic nanoseconds.
     pub(super) fn deadline_ns(&self) -> Option<u64> {
         if self.phase != Phase::Idle || self.final_done {
@@ -196,7 +201,7 @@ impl Core {
     }
 
     /// What the backlog may grow to before appends must wait, in bytes.
-    fn destage_room(&self) -> u64 {
+    pub(super) fn destage_room(&self) -> u64 {
         self.journal.capacity_bytes().min(self.memory_max())
     }
 }

@@ -267,7 +267,7 @@ impl Core {
     ) -> Option<FileId> {
         let key = FileKey {
             part,
-            base_offset,
+            segment: base_offset.into(),
             file,
             mode: OpenMode::WriteDirect,
         };

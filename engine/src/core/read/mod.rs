@@ -41,6 +41,11 @@ pub(super) struct Reads {
 }
 
 impl Reads {
+    /// Whether commits come, which background work must not delay.
+    pub(super) fn is_gentle(&self) -> bool {
+        self.gentle
+    }
+
     pub(super) fn is_idle(&self) -> bool {
         self.tasks.is_empty()
     }
@@ -82,7 +87,7 @@ impl Core {
             return Ok(Reply::Ready(data));
         }
         let at = partition.stored.segment_at(spec.offset);
-        let segment = at.map(|at| partition.stored.segments[at].base_offset);
+        let segment = at.map(|at| partition.stored.segments[at].name());
         let Some(segment) = segment else {
             return Err(FetchError::Damaged {
                 segment: spec.offset,
@@ -162,8 +167,8 @@ impl Core {
         let Some(segment) = found else {
             return Ok(Reply::Ready(self.time_in_memory(part, timestamp_ms)));
         };
-        let base = segment.base_offset;
-        let id = self.start_read(part, Goal::Time(timestamp_ms), base, None)?;
+        let name = segment.name();
+        let id = self.start_read(part, Goal::Time(timestamp_ms), name, None)?;
         Ok(self.reply_now(id, |event| match event {
             Event::Timed(_, Ok(found)) => Some(found),
             _ => None,
@@ -201,7 +206,7 @@ impl Core {
         let partition = self.partition(part)?;
         let mut largest = partition.max_timestamp;
         if largest.1 < partition.log_start {
-            largest = partition.newest_left(&self.journal);
+            largest = partition.newest_left(&self.journal, partition.high_watermark);
         }
         let (newest, offset) = largest;
         if newest < 0 || partition.log_start == partition.high_watermark {
@@ -217,7 +222,7 @@ impl Core {
             ));
         }
         let at = partition.stored.segment_at(offset);
-        let Some(segment) = at.map(|at| partition.stored.segments[at].base_offset) else {
+        let Some(segment) = at.map(|at| partition.stored.segments[at].name()) else {
             return Ok(Reply::Ready(None));
         };
         let id = self.start_read(part, Goal::Newest(offset), segment, None)?;

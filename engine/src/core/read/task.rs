@@ -4,7 +4,7 @@ use crate::batch::BatchHeader;
 use crate::buf::{AlignedBuf, BLOCK, Slice, round_down, round_up};
 use crate::disk::{DiskError, FileId, Lane, OpKind, OpenMode};
 use crate::id::{Now, Part};
-use crate::store::{Segment, SegmentFile, SparseIndex};
+use crate::store::{Segment, SegmentFile, SegmentName, SparseIndex};
 
 use super::search::{Look, PROBE, find_record, look, whole_batches, youngest};
 use super::{GENTLE_NS, INDEXES_KEPT, QUEUE_MAX, Reads};
@@ -47,7 +47,7 @@ pub(super) enum Step {
 pub(super) struct Task {
     part: u32,
     goal: Goal,
-    segment: i64,
+    segment: SegmentName,
     step: Step,
     /// A batch starts here.
     position: u64,
@@ -65,24 +65,37 @@ impl Task {
         spec.spans && self.cached
     }
 
-    /// The partition and its segment that the task reads, unless one was removed meanwhile.
+    /// The partition and its segment that the task reads, unless one was removed or replaced meanwhile.
     fn stored<'p>(
         &self,
         parts: &'p [Option<Box<Partition>>],
-    ) -> Result<(&'p Partition, &'p Segment), FetchError> {
-        let partition = parts[self.part as usize].as_deref();
-        let partition = partition.ok_or(FetchError::UnknownPartition)?;
-        match partition.stored.segment_at(self.segment) {
-            Some(at) => Ok((partition, &partition.stored.segments[at])),
-            None => Err(FetchError::OutOfRange {
-                offset: match self.goal {
-                    Goal::Fetch(spec) => spec.offset,
-                    Goal::Time(_) | Goal::Newest(_) => -1,
-                },
-                log_start_offset: partition.log_start,
-                log_end_offset: partition.log_end,
-            }),
-        }
+    ) -> Option<(&'p Partition, &'p Segment)> {
+        let partition = parts[self.part as usize].as_deref()?;
+        let at = partition.stored.segment_at(self.segment.base_offset)?;
+        let segment = &partition.stored.segments[at];
+        (segment.name() == self.segment).then_some((partition, segment))
+    }
+
+    /// The segment to look in, in a partition where the task's own is no more.
+    fn segment_now(&self, partition: &Partition) -> Result<SegmentName, FetchError> {
+        let stored = &partition.stored;
+        let found = match self.goal {
+            Goal::Fetch(spec) => stored.segment_at(spec.offset),
+            Goal::Newest(offset) => stored.segment_at(offset),
+            Goal::Time(ms) => stored
+                .segments
+                .iter()
+                .position(|s| s.max_timestamp >= ms && s.next_offset > partition.log_start),
+        };
+        let gone = FetchError::OutOfRange {
+            offset: match self.goal {
+                Goal::Fetch(spec) => spec.offset,
+                Goal::Time(_) | Goal::Newest(_) => -1,
+            },
+            log_start_offset: partition.log_start,
+            log_end_offset: partition.log_end,
+        };
+        found.map(|at| stored.segments[at].name()).ok_or(gone)
     }
 }
 
@@ -108,7 +121,7 @@ impl Core {
         &mut self,
         part: Part,
         goal: Goal,
-        segment: i64,
+        segment: SegmentName,
         hint: Option<ReadHint>,
     ) -> Result<ReadId, FetchError> {
         if self.reads.waiting.len() >= QUEUE_MAX {
@@ -154,10 +167,9 @@ impl Core {
         let Some(task) = self.reads.tasks.get_mut(&id) else {
             return;
         };
-        let (goal, segment) = (task.goal, task.segment);
-        let (_, found) = match task.stored(&self.parts) {
-            Ok(found) => found,
-            Err(error) => return self.end_read(id, Err(error)),
+        let (goal, segment) = (task.goal, task.segment.base_offset);
+        let Some((_, found)) = task.stored(&self.parts) else {
+            return self.segment_gone(id);
         };
         if !task.exact {
             let Some(index) = &found.index else {
@@ -195,9 +207,8 @@ impl Core {
         let Some(task) = self.reads.tasks.get_mut(&id) else {
             return;
         };
-        let (_, segment) = match task.stored(&self.parts) {
-            Ok(found) => found,
-            Err(error) => return self.end_read(id, Err(error)),
+        let Some((_, segment)) = task.stored(&self.parts) else {
+            return self.segment_gone(id);
         };
         let from = round_down(task.position as usize) as u64;
         task.step = Step::Scan { from };
@@ -209,7 +220,7 @@ impl Core {
         }
         let wants_file = task
             .file
-            .is_none_or(|(key, _)| key.file != SegmentFile::Log || key.base_offset != task.segment);
+            .is_none_or(|(key, _)| key.file != SegmentFile::Log || key.segment != task.segment);
         if wants_file {
             return self.open_for(id, SegmentFile::Log);
         }
@@ -249,7 +260,7 @@ impl Core {
         };
         let key = FileKey {
             part: task.part,
-            base_offset: task.segment,
+            segment: task.segment,
             file,
             mode,
         };
@@ -315,8 +326,9 @@ impl Core {
                 offsets: Some(offsets),
             } => {
                 let offsets = std::mem::take(offsets);
-                let (part, base) = (task.part, task.segment);
-                if let Some(partition) = self.parts[part as usize].as_mut()
+                let (part, base) = (task.part, task.segment.base_offset);
+                if task.stored(&self.parts).is_some()
+                    && let Some(partition) = self.parts[part as usize].as_mut()
                     && let Some(at) = partition.stored.segment_at(base)
                 {
                     let interval = partition.config.index_interval_bytes;
@@ -350,9 +362,8 @@ impl Core {
         let Some(task) = self.reads.tasks.get_mut(&id) else {
             return;
         };
-        let (partition, segment) = match task.stored(&self.parts) {
-            Ok(found) => found,
-            Err(error) => return self.end_read(id, Err(error)),
+        let Some((partition, segment)) = task.stored(&self.parts) else {
+            return self.segment_gone(id);
         };
         let Step::Scan { from } = task.step else {
             return;
@@ -367,7 +378,7 @@ impl Core {
         }
         let start = (task.position - from) as usize;
         let damaged = FetchError::Damaged {
-            segment: task.segment,
+            segment: task.segment.base_offset,
             position: task.position,
         };
         let Some(bytes) = buf.get(start..) else {
@@ -386,7 +397,7 @@ impl Core {
             Look::Damaged(at) => {
                 let position = task.position + at as u64;
                 let damaged = FetchError::Damaged {
-                    segment: task.segment,
+                    segment: task.segment.base_offset,
                     position,
                 };
                 self.end_read(id, Err(damaged));
@@ -426,38 +437,80 @@ impl Core {
         }
     }
 
-    /// A look-up by time goes on in the next segment, or in memory behind the last.
-    fn not_in_segment(&mut self, id: ReadId) {
+    /// The task's segment was removed, or replaced by one that compaction made: the search begins anew, in what is there.
+    fn segment_gone(&mut self, id: ReadId) {
         let Some(task) = self.reads.tasks.get_mut(&id) else {
             return;
         };
-        let Goal::Time(ms) = task.goal else {
-            let error = FetchError::Damaged {
-                segment: task.segment,
-                position: task.position,
-            };
-            return self.end_read(id, Err(error));
-        };
-        let next = self.parts[task.part as usize]
-            .as_ref()
-            .and_then(|partition| {
-                let segments = partition.stored.segments.iter();
-                segments
-                    .map(|s| (s.base_offset, s.max_timestamp))
-                    .find(|&(base, newest)| base > task.segment && newest >= ms)
-            });
-        match next {
-            Some((base, _)) => {
-                task.segment = base;
+        let partition = self.parts[task.part as usize].as_deref();
+        let now = partition
+            .ok_or(FetchError::UnknownPartition)
+            .and_then(|partition| task.segment_now(partition));
+        match (now, task.goal) {
+            (Ok(segment), _) => {
+                task.segment = segment;
                 task.exact = false;
                 self.begin_read(id);
             }
-            None => {
+            // What was left of that time is in memory, or nowhere.
+            (Err(FetchError::OutOfRange { .. }), Goal::Time(ms)) => {
                 let part = Part(task.part);
                 let found = self.time_in_memory(part, ms);
                 self.end_timed(id, found);
             }
+            (Err(error), _) => self.end_read(id, Err(error)),
         }
+    }
+
+    /// The search goes on in the next segment, or in memory behind the last: compaction may have dropped whatever was at
+    /// the segment's end.
+    fn not_in_segment(&mut self, id: ReadId) {
+        let Some(task) = self.reads.tasks.get_mut(&id) else {
+            return;
+        };
+        let at_least = match task.goal {
+            Goal::Time(ms) => ms,
+            Goal::Fetch(_) | Goal::Newest(_) => i64::MIN,
+        };
+        let base = task.segment.base_offset;
+        let next = self.parts[task.part as usize]
+            .as_ref()
+            .and_then(|partition| {
+                let mut segments = partition.stored.segments.iter();
+                segments.find(|s| s.base_offset > base && s.max_timestamp >= at_least)
+            });
+        if let Some(next) = next {
+            task.segment = next.name();
+            task.exact = false;
+            return self.begin_read(id);
+        }
+        let part = Part(task.part);
+        match task.goal {
+            Goal::Time(ms) => {
+                let found = self.time_in_memory(part, ms);
+                self.end_timed(id, found);
+            }
+            Goal::Newest(_) => self.end_timed(id, None),
+            Goal::Fetch(spec) => {
+                let data = self.fetch_behind_gap(part, spec);
+                self.end_read(id, Ok(data));
+            }
+        }
+    }
+
+    /// What memory holds behind a gap that reaches to the end of the segments.
+    fn fetch_behind_gap(&self, part: Part, spec: FetchSpec) -> FetchData {
+        let Ok(partition) = self.partition(part) else {
+            return FetchData::default();
+        };
+        let end = if spec.committed {
+            partition.last_stable()
+        } else {
+            partition.high_watermark
+        };
+        let first = partition.tail.front().map(|entry| entry.base_offset);
+        let at = first.and_then(|first| partition.tail_at(spec.offset.max(first)));
+        at.map_or_else(FetchData::default, |at| self.collect(part, at, end, spec))
     }
 
     /// The wanted batch starts at `start` of `bytes`, which is `position` in the segment.
@@ -473,9 +526,8 @@ impl Core {
         let Some(task) = self.reads.tasks.get_mut(&id) else {
             return;
         };
-        let (partition, segment) = match task.stored(&self.parts) {
-            Ok(found) => found,
-            Err(error) => return self.end_read(id, Err(error)),
+        let Some((partition, segment)) = task.stored(&self.parts) else {
+            return self.segment_gone(id);
         };
         let (end, file_end) = (segment.bytes, segment.file_bytes());
         let first = BatchHeader::read(&bytes[start..]).map_or(0, BatchHeader::total_len);
@@ -519,10 +571,10 @@ impl Core {
             return self.read_batches(id);
         }
         let (len, next) = whole_batches(&bytes[start..], wanted.min(here), bound);
-        let segment_base = task.segment;
+        let segment_base = task.segment.base_offset;
         let hint = ReadHint {
             offset: next,
-            segment: segment_base,
+            segment: task.segment,
             position: position + len as u64,
         };
         let (part, cached) = (task.part, task.cached);
