@@ -14,7 +14,7 @@ use signal_hook::consts::SIGUSR1;
 const MARK: &str = "ringlog counters: ";
 
 /// Names of a core's counters, in the order of [`values`].
-const CORE: [&str; 12] = [
+const CORE: [&str; 18] = [
     "batches",
     "records",
     "ingested_bytes",
@@ -27,6 +27,12 @@ const CORE: [&str; 12] = [
     "read_memory_bytes",
     "read_file_bytes",
     "duplicates",
+    "compactions",
+    "compactions_failed",
+    "compaction_read_bytes",
+    "compaction_written_bytes",
+    "compaction_dropped_records",
+    "compaction_ns",
 ];
 
 fn values(stats: &CoreStats) -> [u64; CORE.len()] {
@@ -43,6 +49,12 @@ fn values(stats: &CoreStats) -> [u64; CORE.len()] {
         stats.read_memory_bytes,
         stats.read_file_bytes,
         stats.duplicates,
+        stats.compactions,
+        stats.compactions_failed,
+        stats.compaction_read_bytes,
+        stats.compaction_written_bytes,
+        stats.compaction_dropped_records,
+        stats.compaction_ns,
     ]
 }
 

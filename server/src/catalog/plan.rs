@@ -199,17 +199,23 @@ impl Catalog {
     fn internal_topic(&self, new: &NewTopic) -> NewTopic {
         let mut topic = new.clone();
         topic.internal = true;
+        let (partitions, segment_bytes) = match &*new.name {
+            OFFSETS_TOPIC => (
+                "offsets.topic.num.partitions",
+                "offsets.topic.segment.bytes",
+            ),
+            _ => (
+                "transaction.state.log.num.partitions",
+                "transaction.state.log.segment.bytes",
+            ),
+        };
         if topic.partitions == -1 && topic.assignments.is_empty() {
-            let setting = match &*new.name {
-                OFFSETS_TOPIC => "offsets.topic.num.partitions",
-                _ => "transaction.state.log.num.partitions",
-            };
-            topic.partitions = self.config.number(setting) as i32;
+            topic.partitions = self.config.number(partitions) as i32;
         }
         let defaults = [
             ("cleanup.policy", "compact"),
             ("compression.type", "producer"),
-            ("segment.bytes", "104857600"),
+            ("segment.bytes", self.config.text(segment_bytes)),
         ];
         let defaults = defaults.map(|(name, value)| (name.to_owned(), Some(value.to_owned())));
         topic.configs.splice(0..0, defaults);

@@ -7,7 +7,7 @@ pub mod topic;
 use std::collections::BTreeMap;
 
 pub use file::{ConfigError, parse_properties};
-use ringlog_engine::core::Inspect;
+use ringlog_engine::core::{CleanerConfig, Inspect};
 use topic::ConfigType;
 
 /// Everything a shard's server is told at its start.
@@ -171,6 +171,56 @@ pub const BROKER_CONFIGS: &[BrokerConfig] = &[
         1,
         "Shortest session timeout a group member may ask for.",
     ),
+    number(
+        "log.cleaner.backoff.ms",
+        "15000",
+        Long,
+        0,
+        "How long compaction rests when nothing is to be done.",
+    ),
+    number(
+        "log.cleaner.dedupe.buffer.size",
+        "134217728",
+        Long,
+        0,
+        "Bytes of memory for the keys of compactions, of all shards together: 24 for a key.",
+    ),
+    topic_default(
+        "log.cleaner.delete.retention.ms",
+        "86400000",
+        Long,
+        "delete.retention.ms",
+    ),
+    flag(
+        "log.cleaner.enable",
+        "true",
+        "Compact topics whose cleanup.policy has compact.",
+    ),
+    number(
+        "log.cleaner.io.max.bytes.per.second",
+        "1.7976931348623157E308",
+        ConfigType::Double,
+        0,
+        "Bytes a second that each shard's compaction looks at, at most.",
+    ),
+    topic_default(
+        "log.cleaner.max.compaction.lag.ms",
+        "9223372036854775807",
+        Long,
+        "max.compaction.lag.ms",
+    ),
+    topic_default(
+        "log.cleaner.min.cleanable.ratio",
+        "0.5",
+        ConfigType::Double,
+        "min.cleanable.dirty.ratio",
+    ),
+    topic_default(
+        "log.cleaner.min.compaction.lag.ms",
+        "0",
+        Long,
+        "min.compaction.lag.ms",
+    ),
     topic_default("log.cleanup.policy", "delete", List, "cleanup.policy"),
     topic_default(
         "log.index.interval.bytes",
@@ -282,6 +332,13 @@ pub const BROKER_CONFIGS: &[BrokerConfig] = &[
         Int,
         1,
         "Partitions of the topic that holds committed offsets.",
+    ),
+    number(
+        "offsets.topic.segment.bytes",
+        "104857600",
+        Int,
+        1_048_576,
+        "Size of the segments of the topic that holds committed offsets.",
     ),
     number(
         "producer.id.expiration.ms",
@@ -413,6 +470,13 @@ pub const BROKER_CONFIGS: &[BrokerConfig] = &[
         "Partitions of the topic that holds transactions.",
     ),
     number(
+        "transaction.state.log.segment.bytes",
+        "104857600",
+        Int,
+        1_048_576,
+        "Size of the segments of the topic that holds transactions.",
+    ),
+    number(
         "transactional.id.expiration.ms",
         "604800000",
         Int,
@@ -439,6 +503,9 @@ impl BrokerConfig {
             }
             Long if parsed.is_none_or(|n| n < self.min) => {
                 wrong(&format!("a number from {}", self.min))
+            }
+            ConfigType::Double if !value.parse::<f64>().is_ok_and(|n| n >= 1.0) => {
+                wrong("a number from 1")
             }
             _ => Ok(()),
         }
@@ -522,6 +589,20 @@ impl Config {
                     as usize,
             },
             _ => Inspect::Uncompressed,
+        }
+    }
+
+    /// How logs are compacted, one pass a shard of `shards`.
+    #[must_use]
+    pub fn cleaner(&self, shards: u32) -> CleanerConfig {
+        let dedupe_bytes = self.number("log.cleaner.dedupe.buffer.size");
+        let rate = self.text("log.cleaner.io.max.bytes.per.second");
+        CleanerConfig {
+            enabled: self.text("log.cleaner.enable") == "true",
+            dedupe_bytes: dedupe_bytes as usize / shards.max(1) as usize,
+            backoff_ms: self.number("log.cleaner.backoff.ms") as u64,
+            // A rate beyond the type's range is no limit.
+            bytes_per_second: rate.parse::<f64>().map_or(u64::MAX, |n| n as u64),
         }
     }
 

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use ringlog_engine::core::LogConfig;
+use ringlog_engine::core::{CompactionPolicy, LogConfig};
 
 use super::Config;
 use crate::catalog::action::ConfigOpKind;
@@ -77,7 +77,7 @@ pub const TOPIC_CONFIGS: &[TopicConfig] = &[
         "cleanup.policy",
         "delete",
         Values::ListOf(&["delete", "compact"]),
-        "Whether old segments are deleted; compaction is not done yet: compacted topics keep everything.",
+        "Whether old segments are deleted, or of each key the newest record is kept, or both.",
     ),
     setting(
         "compression.gzip.level",
@@ -106,7 +106,12 @@ pub const TOPIC_CONFIGS: &[TopicConfig] = &[
         },
         KEPT,
     ),
-    setting("delete.retention.ms", "86400000", POSITIVE, KEPT),
+    setting(
+        "delete.retention.ms",
+        "86400000",
+        POSITIVE,
+        "How long compaction keeps tombstones, from the first pass that met them.",
+    ),
     setting("file.delete.delay.ms", "60000", POSITIVE, KEPT),
     setting(
         "flush.messages",
@@ -142,7 +147,7 @@ pub const TOPIC_CONFIGS: &[TopicConfig] = &[
         "max.compaction.lag.ms",
         "9223372036854775807",
         Values::Long { min: 1 },
-        KEPT,
+        "Older records are compacted whatever min.cleanable.dirty.ratio says.",
     ),
     setting(
         "max.message.bytes",
@@ -168,8 +173,18 @@ pub const TOPIC_CONFIGS: &[TopicConfig] = &[
         Values::OneOf(&["CreateTime", "LogAppendTime"]),
         "Whose clock stamps records.",
     ),
-    setting("min.cleanable.dirty.ratio", "0.5", Values::Ratio, KEPT),
-    setting("min.compaction.lag.ms", "0", POSITIVE, KEPT),
+    setting(
+        "min.cleanable.dirty.ratio",
+        "0.5",
+        Values::Ratio,
+        "A log is compacted when more than this part of it is new.",
+    ),
+    setting(
+        "min.compaction.lag.ms",
+        "0",
+        POSITIVE,
+        "Younger records are not compacted.",
+    ),
     setting(
         "min.insync.replicas",
         "1",
@@ -378,6 +393,7 @@ pub fn log_config(config: &Config, topic: &BTreeMap<String, String>) -> LogConfi
     let unsigned = |name: &str| number(name).clamp(0, i64::from(u32::MAX)) as u32;
     let policy = text("cleanup.policy");
     let deletes = deletes(&policy);
+    let compacts = policy.split(',').any(|p| p.trim() == "compact");
     LogConfig {
         segment_bytes: unsigned("segment.bytes"),
         segment_ms: number("segment.ms"),
@@ -392,7 +408,15 @@ pub fn log_config(config: &Config, topic: &BTreeMap<String, String>) -> LogConfi
         log_append_time: text("message.timestamp.type") == "LogAppendTime",
         timestamp_before_max_ms: number("message.timestamp.before.max.ms"),
         timestamp_after_max_ms: number("message.timestamp.after.max.ms"),
-        keys_wanted: policy.split(',').any(|p| p.trim() == "compact"),
+        keys_wanted: compacts,
+        compaction: compacts.then(|| CompactionPolicy {
+            dirty_ratio_ppm: text("min.cleanable.dirty.ratio")
+                .parse::<f64>()
+                .map_or(500_000, |ratio| (ratio * 1e6) as u32),
+            min_lag_ms: number("min.compaction.lag.ms"),
+            max_lag_ms: number("max.compaction.lag.ms"),
+            delete_retention_ms: number("delete.retention.ms"),
+        }),
     }
 }
 
@@ -430,6 +454,35 @@ mod tests {
         assert!(check("retention.ms", "soon").is_err());
         assert!(check("retention.mss", "1").is_err());
         assert!(check("segment.bytes", "5").is_err());
+    }
+
+    #[test]
+    fn compaction_is_what_the_topic_and_the_broker_say() {
+        let mut config = Config::default();
+        let topic = |config: &Config, pairs: &[(&str, &str)]| {
+            let map = pairs.iter().map(|(k, v)| (k.to_string(), v.to_string()));
+            log_config(config, &map.collect())
+        };
+        let compact = ("cleanup.policy", "compact,delete");
+        let log = topic(&config, &[compact]);
+        assert_eq!(log.compaction, Some(CompactionPolicy::default()));
+        assert!(log.keys_wanted && log.retention_ms > 0);
+        config
+            .set("log.cleaner.min.cleanable.ratio", "0.25")
+            .expect("valid");
+        let own = [
+            compact,
+            ("delete.retention.ms", "7"),
+            ("max.compaction.lag.ms", "9"),
+        ];
+        let expected = CompactionPolicy {
+            dirty_ratio_ppm: 250_000,
+            min_lag_ms: 0,
+            max_lag_ms: 9,
+            delete_retention_ms: 7,
+        };
+        assert_eq!(topic(&config, &own).compaction, Some(expected));
+        assert_eq!(topic(&config, &[]).compaction, None);
     }
 
     #[test]

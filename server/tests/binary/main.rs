@@ -2,6 +2,7 @@
 #![allow(unreachable_pub)]
 
 mod admin;
+mod compaction;
 mod deletion;
 mod process;
 mod space;

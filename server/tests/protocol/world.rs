@@ -81,7 +81,7 @@ impl World {
             existing_journals: Vec::new(),
             memory_bytes: 64 << 20,
             max_batch_bytes: 100 << 10,
-            cleaner: Default::default(),
+            cleaner: config.cleaner(1),
             inspect: config.inspect(),
             cold_reads: ColdReads::Cached,
             producer_expiry_ms: config.number("producer.id.expiration.ms"),
