@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
-use super::traffic::Sent;
+use super::traffic::{KeyOf, Sent};
 use crate::batch::header::{ATTR_LOG_APPEND_TIME, CRC_START, assign};
 use crate::checksum::crc32c;
 use crate::core::{AppendError, Appended, LogConfig, TimedOffset};
@@ -20,7 +20,7 @@ pub(super) struct Entry {
     /// Of each record.
     pub(super) timestamps: Rc<[i64]>,
     /// Key of each record, and whether it has a value.
-    pub(super) keys: Rc<[(Option<Rc<[u8]>>, bool)]>,
+    pub(super) keys: Rc<[KeyOf]>,
     pub(super) frame: FrameSeq,
     pub(super) leader_epoch: i32,
     pub(super) producer: Option<(i64, i16, i32)>,

@@ -6,6 +6,9 @@ use super::rng::Rng;
 use crate::batch::{BatchBuilder, Compression, NewRecord};
 use crate::id::PartitionKey;
 
+/// Key of a record, and whether it has a value.
+pub(super) type KeyOf = (Option<Rc<[u8]>>, bool);
+
 /// A batch as a producer sends it.
 #[derive(Debug, Clone)]
 pub(super) struct Sent {
@@ -13,7 +16,7 @@ pub(super) struct Sent {
     /// Of each record, milliseconds since 1970.
     pub(super) timestamps: Rc<[i64]>,
     /// Key of each record, and whether it has a value.
-    pub(super) keys: Rc<[(Option<Rc<[u8]>>, bool)]>,
+    pub(super) keys: Rc<[KeyOf]>,
     /// Producer id, epoch and first sequence of an idempotent batch.
     pub(super) producer: Option<(i64, i16, i32)>,
 }
@@ -120,9 +123,9 @@ impl Shape {
     }
 
     /// Key of record `i`, and whether it has a value.
-    fn key(&self, rng: &mut Rng, stamp: &str, i: u64) -> (Option<Rc<[u8]>>, bool) {
+    fn key(&self, rng: &mut Rng, stamp: &str, i: u64) -> KeyOf {
         if self.keys == 0 {
-            return ((i % 3 == 0).then(|| stamp.as_bytes().into()), true);
+            return (i.is_multiple_of(3).then(|| stamp.as_bytes().into()), true);
         }
         let key = format!("key {}", rng.below(self.keys));
         let keyed = rng.percent(97).then(|| key.as_bytes().into());

@@ -29,13 +29,17 @@ pub(super) enum Failure {
     Cancelled,
 }
 
+/// What has been found while looking for keys.
+#[derive(Debug)]
+pub(super) struct Keys {
+    map: KeyMap,
+    transactions: CleanTransactions,
+}
+
 /// Looking for keys, or cleaning with them.
 #[derive(Debug)]
 pub(super) enum Stage {
-    Index {
-        map: KeyMap,
-        transactions: CleanTransactions,
-    },
+    Index(Box<Keys>),
     Clean(Box<Cleaner>),
 }
 
@@ -100,10 +104,10 @@ impl Job {
     ) -> Self {
         let bytes = core.config.cleaner.dedupe_bytes;
         let map = KeyMap::new(bytes, dirty.records, core.run.dir_id);
-        let stage = Stage::Index {
+        let stage = Stage::Index(Box::new(Keys {
             map: map.keeping_oldest(core.config.mutations.drop_newest),
             transactions: CleanTransactions::new(aborted(partition)),
-        };
+        }));
         Self {
             part,
             begun_ns: now.mono_ns,
@@ -141,7 +145,7 @@ impl Core {
         let turn = match (job.failure, &job.stage) {
             (Some(_), _) if job.outstanding == 0 => Turn::Done,
             (Some(_), _) => Turn::Waits,
-            (None, Some(Stage::Index { .. })) => self.index_turn(now, &mut job),
+            (None, Some(Stage::Index(_))) => self.index_turn(now, &mut job),
             (None, _) => self.clean_turn(now, &mut job),
         };
         self.compaction.can_go_on = matches!(turn, Turn::Again);
@@ -172,11 +176,10 @@ impl Core {
         let Some(slice) = self.compaction_slice(now) else {
             return Turn::Again;
         };
-        let (Some(source), Some(Stage::Index { map, transactions })) =
-            (&mut job.source, &mut job.stage)
-        else {
+        let (Some(source), Some(Stage::Index(keys))) = (&mut job.source, &mut job.stage) else {
             return Turn::Waits;
         };
+        let Keys { map, transactions } = keys.as_mut();
         let mut batches = Batches::new(source.bytes());
         let (all, mut full, mut damaged) = (source.bytes().len(), false, false);
         while !full && all - batches.rest().len() < slice {
@@ -215,7 +218,8 @@ impl Core {
             now_ms: now.wall_ms,
             delete_retention_ms: policy.delete_retention_ms,
         };
-        if let Some(Stage::Index { mut map, .. }) = job.stage.take() {
+        if let Some(Stage::Index(keys)) = job.stage.take() {
+            let mut map = keys.map;
             map.seen_to(end);
             let transactions = CleanTransactions::new(aborted(partition));
             job.stage = Some(Stage::Clean(Box::new(Cleaner::new(
