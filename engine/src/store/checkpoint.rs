@@ -298,7 +298,9 @@ impl<'a> CheckpointReader<'a> {
         let record = input.take(len).ok_or(error)?;
         self.body = input.0;
         self.read += 1;
-        OwnedRecord::read(record, self.version).map(Some).ok_or(error)
+        OwnedRecord::read(record, self.version)
+            .map(Some)
+            .ok_or(error)
     }
 }
 

@@ -66,7 +66,7 @@ pub(crate) fn records(
                 return None;
             }
             let bytes = source.copy(at + 4, len, RECORD_BYTES_MAX)?;
-            Some((len, OwnedRecord::read(&bytes)?))
+            Some((len, OwnedRecord::read(&bytes, header.version())?))
         });
         let Some((len, record)) = record else {
             return Some(at);

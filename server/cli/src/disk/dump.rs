@@ -493,6 +493,7 @@ impl Dump {
             json!({
                 "base_offset": segment.base_offset, "next_offset": segment.next_offset, "bytes": segment.bytes,
                 "largest_timestamp_ms": segment.max_timestamp, "sealed": segment.sealed,
+                "revision": segment.revision,
             })
         });
         let json = json!({

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use ringlog_engine::id::PartitionKey;
 use ringlog_engine::store::{
-    OwnedRecord, Segment, SegmentFile, TOPICS, note_batch, partition_dir, segment_path,
+    OwnedRecord, Segment, SegmentFile, SegmentName, TOPICS, note_batch, partition_dir, segment_path,
 };
 use ringlog_server::catalog::Snapshot;
 
@@ -53,10 +53,11 @@ pub(super) fn check(data: &Path, catalog: Option<&Snapshot>, state: &State, repo
     let found: Vec<_> = keys
         .into_iter()
         .filter_map(|(key, (dir, compacted, index_interval))| {
+            let record = state.records.get(key)?;
             Some(Partition {
                 dir: dir.clone(),
-                record: state.records.get(key)?,
-                compacted: *compacted,
+                record,
+                compacted: *compacted || record.log.cleaned_end > 0,
                 index_interval: *index_interval,
             })
         })
@@ -132,16 +133,13 @@ fn check_partition(data: &Path, partition: &Partition<'_>, report: &mut Report) 
         next = Some(segment.next_offset);
         check_segment(data, partition, segment, report);
     }
-    let bases: BTreeSet<i64> = live(record).map(|segment| segment.base_offset).collect();
+    let known: BTreeSet<SegmentName> = live(record).map(Segment::name).collect();
     let end = record.log.next_offset().unwrap_or(record.log_start);
     for name in names(&data.join(partition_dir(&partition.dir))) {
-        let base = name
-            .split_once('.')
-            .and_then(|(base, _)| base.parse::<i64>().ok());
         let path = format!("{}/{name}", partition_dir(&partition.dir));
-        match base {
-            Some(base) if bases.contains(&base) => {}
-            Some(base) if base >= end => report.note(
+        match SegmentName::parse(&name) {
+            Some(segment) if known.contains(&segment) => {}
+            Some(segment) if segment.base_offset >= end => report.note(
                 &path,
                 None,
                 "was begun after the last checkpoint",
@@ -164,7 +162,7 @@ fn check_partition(data: &Path, partition: &Partition<'_>, report: &mut Report) 
 }
 
 fn check_segment(data: &Path, partition: &Partition<'_>, segment: &Segment, report: &mut Report) {
-    let path = segment_path(&partition.dir, segment.base_offset, SegmentFile::Log);
+    let path = segment_path(&partition.dir, segment.name(), SegmentFile::Log);
     let wanted = segment.file_bytes();
     let found = match fs::metadata(data.join(&path)) {
         Ok(meta) => meta.len(),
@@ -401,7 +399,7 @@ impl Indexes {
         report: &mut Report,
     ) -> Option<Self> {
         let mut one = |kind, entry_len: u64| {
-            let path = segment_path(&partition.dir, segment.base_offset, kind);
+            let path = segment_path(&partition.dir, segment.name(), kind);
             let source = match Source::open(&data.join(&path)) {
                 Ok(source) => source,
                 Err(error) => {
