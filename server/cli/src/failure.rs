@@ -161,6 +161,21 @@ fn refused(what: &str, code: i16, name: &str, message: &str) -> Failure {
     }
 }
 
+/// Does the same to several things; the first failure decides the exit status, the others are told.
+pub(crate) fn each<'a>(
+    names: impl IntoIterator<Item = &'a String>,
+    mut act: impl FnMut(&'a String) -> Outcome,
+) -> Outcome {
+    let mut failed: Option<Failure> = None;
+    for name in names {
+        let Err(failure) = act(name) else { continue };
+        if let Some(before) = failed.replace(failure) {
+            crate::complain(&before);
+        }
+    }
+    failed.map_or(Ok(()), Err)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -1,5 +1,6 @@
 //! A cluster as a command sees it: who its brokers are, and a connection to each that is needed.
 
+mod groups;
 mod offsets;
 mod topics;
 
@@ -11,8 +12,9 @@ use ringlog_load::protocol::{ControlClient, ControlError};
 
 use crate::failure::{Failure, Outcome};
 
+pub(crate) use groups::{Committed, Group, Listed, Member, NewOffset};
 pub(crate) use offsets::{At, Isolation};
-pub(crate) use topics::{Topic, TopicPartition, words};
+pub(crate) use topics::{Topic, TopicPartition, alike, words};
 
 /// Name under which the command line is known to brokers.
 const CLIENT_ID: &str = "ringlog";
@@ -106,6 +108,11 @@ impl Client {
             self.connections.insert(address.clone(), connection);
         }
         self.call_at(&address, request, version_max)
+    }
+
+    /// Node ids of the brokers that the last Metadata named.
+    pub(crate) fn nodes(&self) -> Vec<i32> {
+        self.brokers.keys().copied().collect()
     }
 
     /// Address of a broker that the last Metadata named.

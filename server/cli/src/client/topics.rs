@@ -134,6 +134,11 @@ impl Client {
         Ok(topics)
     }
 
+    /// Notes where the brokers are.
+    pub(crate) fn find_brokers(&mut self) -> Outcome {
+        self.metadata(Some(&[])).map(drop)
+    }
+
     /// The topic called `name`, or `None`.
     pub(crate) fn find_topic(&mut self, name: &str) -> Outcome<Option<Topic>> {
         let answer = self.metadata(Some(&[name]))?;

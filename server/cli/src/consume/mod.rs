@@ -2,7 +2,6 @@
 
 mod fetcher;
 mod format;
-mod place;
 mod reader;
 mod records;
 
@@ -13,9 +12,9 @@ use jiff::Timestamp;
 use crate::client::{Client, Connect, Isolation};
 use crate::failure::{Failure, Outcome};
 use crate::output::{count, note};
+use crate::place::Place;
 
 use format::{Format, Shown};
-use place::Place;
 use reader::Reader;
 
 pub(crate) const EXAMPLES: &str = "\

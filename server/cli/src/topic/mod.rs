@@ -9,7 +9,7 @@ mod list;
 
 use clap::{Args, Subcommand};
 
-use crate::failure::{Failure, Outcome};
+use crate::failure::{Outcome, each};
 
 /// `ringlog topic`.
 #[derive(Debug, Args)]
@@ -68,21 +68,6 @@ impl std::str::FromStr for Setting {
             _ => Err("NAME=VALUE is wanted, for instance retention.ms=86400000".into()),
         }
     }
-}
-
-/// What became of one of several topics; the first failure decides the exit status, the others are told.
-fn each<'a>(
-    names: impl IntoIterator<Item = &'a String>,
-    mut act: impl FnMut(&'a String) -> Outcome,
-) -> Outcome {
-    let mut failed: Option<Failure> = None;
-    for name in names {
-        let Err(failure) = act(name) else { continue };
-        if let Some(before) = failed.replace(failure) {
-            crate::complain(&before);
-        }
-    }
-    failed.map_or(Ok(()), Err)
 }
 
 /// A topic's id as ringlog names its directories.

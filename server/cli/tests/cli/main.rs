@@ -4,6 +4,7 @@
 
 mod dump;
 mod garbage;
+mod groups;
 mod produce_consume;
 mod run;
 mod server;
