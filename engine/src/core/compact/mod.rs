@@ -7,6 +7,7 @@
 //! durable. So a crash leaves either, whole, and recovery removes the other.
 
 mod choose;
+mod io;
 mod job;
 mod output;
 mod source;
