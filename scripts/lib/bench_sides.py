@@ -85,6 +85,10 @@ class Ringlog:
             self.process.kill()
             self.process.wait()
 
+    def restart(self):
+        """Starts it again as it was, after a kill."""
+        return self.start(*self.options)
+
     def stop(self):
         """Stops it in order."""
         if self.process is None:
@@ -122,6 +126,14 @@ class Kafka:
             state = self.peer.start(data=self.data, fsync=self.fsync, heap=self.heap, extra=self.EXTRA)
         self.pid, self.bootstrap = state["pid"], f"127.0.0.1:{state['port']}"
         return time.monotonic() - begun
+
+    def kill(self):
+        """kill -9."""
+        self.peer.kill()
+
+    def restart(self):
+        """Starts it again as it was, after a kill."""
+        return self.start()
 
     def counters(self):
         """It has none of ours."""

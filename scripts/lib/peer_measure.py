@@ -22,6 +22,8 @@ SCHEMA = 1
 SYSTEMS = {"ringlog": RinglogSystem, "kafka": KafkaSystem, "rocketmq": RocketMq, "rabbitmq": RabbitMq, "activemq": ActiveMq}
 # What makes two runs repetitions of one entry.
 KEY = ("group", "system", "version", "tool", "shape", "settings", "durable", "record_bytes", "warmup_s", "seconds")
+# What belongs to a single run; the last two only to those that end with a kill.
+REPEATED = ("messages_per_s", "idle_peers_share", "steal_share", "acked", "lost_per_million")
 CONFIRM_BYTES = 1024
 
 
@@ -75,10 +77,17 @@ class Measure:
                     self._once(systems, system, case, size)
 
     def _sizes(self):
-        return [CONFIRM_BYTES] if self.args.confirms else self.args.sizes
+        return [CONFIRM_BYTES] if self.args.confirms or self.args.acks else self.args.sizes
 
     def _cases(self, system):
+        if self.args.acks:
+            return system.by_acks()
         return system.ways() if self.args.confirms else system.cases()
+
+    def _group(self, case):
+        if self.args.acks:
+            return "kill" if "kill" in case.shape else "acks"
+        return "confirms" if self.args.confirms else "throughput"
 
     def _warm_up(self, systems):
         """A JVM compiles what it runs often: every broker gets load before it counts."""
@@ -97,11 +106,13 @@ class Measure:
         except Failure as reason:
             self.leave_out(system, f"{case.shape}, {size} B: {reason}")
             return
+        found = rate if isinstance(rate, dict) else {"messages_per_s": rate}
+        rate = found["messages_per_s"]
         elapsed = (time.monotonic() - begun) * len(set(self.run.server_cores + self.run.load_cores))
         self.results.append({
-            "group": "confirms" if self.args.confirms else "throughput", "system": system.name, "version": system.version,
+            **found, "group": self._group(case), "system": system.name, "version": system.version,
             "tool": case.tool, "shape": case.shape, "settings": case.settings, "durable": case.durable, "record_bytes": size,
-            "warmup_s": self.run.warmup, "seconds": self.run.seconds, "messages_per_s": rate, "idle_peers_share": max(0.0, cpu(others) - before) / elapsed, "steal_share": (steal() - stolen) / elapsed,
+            "warmup_s": self.run.warmup, "seconds": self.run.seconds, "idle_peers_share": max(0.0, cpu(others) - before) / elapsed, "steal_share": (steal() - stolen) / elapsed,
         })
         self.keep(self)
         durability = "durable" if case.durable else "not durable"
@@ -139,7 +150,7 @@ def entries(results, known=()):
         key = tuple(result[name] for name in KEY)
         entry = found.setdefault(key, {**{name: result[name] for name in KEY}, "repetitions": []})
         entry["repetitions"] = [*entry["repetitions"], {
-            name: result[name] for name in ("messages_per_s", "idle_peers_share", "steal_share")
+            name: result[name] for name in REPEATED if name in result
         }]
     for entry in found.values():
         rates = [repetition["messages_per_s"] for repetition in entry["repetitions"]]
@@ -188,7 +199,8 @@ def markdown(found):
         f"Host: {host.describe(found['host'])}. Brokers on cores {what['server_cores']}, load on cores {what['load_cores']}; all brokers "
         "run, one is driven at a time, in turns. Medians [smallest–largest] over the repetitions.",
     ]
-    groups = (("throughput", "Messages a second"), ("confirms", "How a publisher learns that a message is there"))
+    groups = (("throughput", "Messages a second"), ("confirms", "How a publisher learns that a message is there"),
+              ("acks", "Messages a second by acks and flush policy"), ("kill", "Load under which a broker was killed"))
     for group, title in groups:
         for size in sorted({entry["record_bytes"] for entry in found["entries"] if entry["group"] == group}):
             lines += ["", f"## {title}, {size} B", "", "| system | driven | durability | messages/s | MB/s | runs | tool and settings |", "|---" * 7 + "|"]
@@ -200,7 +212,9 @@ def markdown(found):
 
 def row(entry):
     """An entry as a row of the table."""
-    return (f"| {entry['system']} {entry['version']} | {entry['shape']} | {entry['durability']} | {figure(entry['messages_per_s'])} | "
+    lost = [run["lost_per_million"] for run in entry["repetitions"] if "lost_per_million" in run]
+    shape = f"{entry['shape']}: {max(lost):,.0f} lost of a million acknowledged" if lost else entry["shape"]
+    return (f"| {entry['system']} {entry['version']} | {shape} | {entry['durability']} | {figure(entry['messages_per_s'])} | "
             f"{entry['mb_per_s']['median']:,.1f} | {entry['messages_per_s']['n']} | `{entry['tool']}`; {entry['settings']} |")
 
 

@@ -1,17 +1,24 @@
 """The systems that scripts/peers measures, and what they have in common."""
 
+import json
 import re
+import subprocess
+import time
 
 import install
 import kafka
 from bench_sides import Kafka, Load, Ringlog
 from broker import build
 from peer_tool import rate
-from process import run
+from process import Failure, run
 
 BATCHED = ("--batch-bytes", 65536, "--connections", 4, "--in-flight", 5)
 SINGLE = ("--batch-records", 1, "--connections", 64)
 PARTITIONS = 16
+# Load under which acks are compared, and under which a broker is killed after so many seconds.
+BY_ACKS = ("--batch-records", 1, "--connections", 16, "--in-flight", 4)
+KILLED = ("--batch-records", 4, "--connections", 8, "--in-flight", 4, "--rate", 10000)
+KILL_AFTER_S = 2.0
 DURABLE, VOLATILE = "fsync before each ack", "no fsync before an ack"
 
 
@@ -83,6 +90,49 @@ class KafkaProtocol(System):
 
         return body
 
+    def acks_cases(self, settings):
+        """Every acks by flush policy, and what a kill -9 loses of what was acknowledged."""
+        cases = []
+        for durable in (True, False):
+            for acks in ("0", "1", "all"):
+                tool = f"ringlog-load produce -p {PARTITIONS} {' '.join(map(str, BY_ACKS))} --acks {acks}"
+                cases.append(Case(f"acks={acks}", durable, settings(durable), tool, self._body(durable, (*BY_ACKS, "--acks", acks))))
+        for durable in (True, False):
+            for acks in ("1", "all"):
+                tool = f"ringlog-load produce -p 4 {' '.join(map(str, KILLED))} --acks {acks} --ack-log, then check"
+                cases.append(Case(f"acks={acks}, kill -9", durable, settings(durable), tool, self._kill(durable, acks)))
+        return cases
+
+    def _kill(self, durable, acks):
+        def body(size, _seconds):
+            self.topics += 1
+            side, log = self.sides[durable], self.run.folder / "acks"
+            began = self.load.begin(
+                side, "produce", "--topic", f"kill{self.topics}", "--partitions", 4, *KILLED, "--record-size", size, "--acks", acks,
+                "--warmup", 0, "--duration", KILL_AFTER_S + 1, "--ack-log", log,
+            )
+            time.sleep(KILL_AFTER_S)
+            side.kill()
+            output, _ = began.communicate(timeout=120)
+            # A run that had errors says so with its status; they are what a kill brings.
+            rate = json.loads(output)["produce"]["records_per_s"] if output else 0
+            side.restart()
+            checked = self._check(side, log)
+            log.unlink()
+            if not checked["acked"] or rate <= 0:
+                raise Failure("nothing was acknowledged before the kill")
+            return {"messages_per_s": rate, "acked": checked["acked"], "lost_per_million": checked["acked_lost"] * 1e6 / checked["acked"]}
+
+        return body
+
+    def _check(self, side, log):
+        """What the broker has of what was acknowledged."""
+        command = [self.load.binary, "check", "--ack-log", log, "--bootstrap", side.bootstrap, "--json"]
+        done = subprocess.run([str(word) for word in command], capture_output=True, text=True, timeout=120, check=False)
+        if not done.stdout:
+            raise Failure(f"the check could not be made: {done.stderr.strip()}")
+        return json.loads(done.stdout)
+
     def stop(self):
         for side in getattr(self, "sides", {}).values():
             side.stop()
@@ -110,7 +160,14 @@ class RinglogSystem(KafkaProtocol):
         return []
 
     def cases(self):
-        return self.load_cases(lambda durable: " ".join(map(str, self.sides[durable].options)))
+        return self.load_cases(self._settings)
+
+    def by_acks(self):
+        """The cases of --acks."""
+        return self.acks_cases(self._settings)
+
+    def _settings(self, durable):
+        return " ".join(map(str, self.sides[durable].options))
 
 
 class KafkaSystem(KafkaProtocol):
@@ -133,16 +190,22 @@ class KafkaSystem(KafkaProtocol):
             self.sides[durable] = side
             side.start()
 
-    def cases(self):
-        def settings(durable):
-            return f"{'log.flush.interval.messages=1, ' if durable else ''}heap {self.sides[durable].heap}, one KRaft node"
+    def _settings(self, durable):
+        return f"{'log.flush.interval.messages=1, ' if durable else ''}heap {self.sides[durable].heap}, one KRaft node"
 
+    def by_acks(self):
+        """The cases of --acks."""
+        return self.acks_cases(self._settings)
+
+    def cases(self):
+        settings = self._settings
         tool = "kafka-producer-perf-test acks=all batch.size=65536 linger.ms=5 compression.type=none"
         own = [Case("its own tool: batches of 64 KiB", durable, settings(durable), tool, self._own(durable)) for durable in (True, False)]
         return [*self.load_cases(settings), *own]
 
     def warm_up(self, cases):
-        return [case for case in cases if not case.tool.startswith("ringlog-load")]
+        own = [case for case in cases if not case.tool.startswith("ringlog-load")]
+        return own or [case for case in cases if case.shape == "acks=all"]
 
     def _own(self, durable):
         def body(size, seconds):

@@ -16,6 +16,7 @@ MEASURE = """examples:
   scripts/peers measure --only ringlog,rabbitmq --sizes 100 --repeat 1
   scripts/peers measure --repeat 1 --add                    # one more repetition into the same file
   scripts/peers measure --confirms --add                    # RabbitMQ: confirms against transactions
+  scripts/peers measure --acks --add                        # ringlog and Kafka: acks 0, 1, all by flush policy, and kill -9
   ringlog-load claims --peers peers.json                    # puts the file beside this server's figures
 
 What is not there is installed (Debian packages, Maven Central) or left out by name with the way to get it. Brokers start empty,
@@ -59,6 +60,8 @@ def measure_options(measure):
     measure.add_argument("--broker-warmup", type=float, default=6.0, help="load for each broker and tool before the first window (default 6)")
     measure.add_argument("--no-warm-up", action="store_true", help="leave that away")
     measure.add_argument("--confirms", action="store_true", help="RabbitMQ alone: single, batched and asynchronous confirms against transactions")
+    measure.add_argument("--acks", action="store_true",
+                         help="ringlog and Kafka: acks 0, 1 and all, with a flush before each ack and without, and what kill -9 loses")
     measure.add_argument("--add", action="store_true", help="add repetitions to what --out holds")
     measure.add_argument("--out", type=Path, default=Path("peers.json"), help="the results; a table goes beside it (default: peers.json)")
     measure.add_argument("--dir", type=Path, default=ROOT / "target", help="where the brokers' folders are made (default: target)")
@@ -68,6 +71,10 @@ def measure_options(measure):
 
 def settle_arguments(args):
     """Fills in and checks what `measure` was given."""
+    if args.confirms and args.acks:
+        raise Failure("--confirms and --acks are runs of their own: one after the other, the second with --add")
+    if args.acks:
+        args.only = "ringlog,kafka"
     args.only = ["rabbitmq"] if args.confirms else [name.strip() for name in args.only.split(",") if name.strip()]
     unknown = [name for name in args.only if name not in peer_measure.SYSTEMS]
     if unknown or not args.only:

@@ -31,6 +31,13 @@ class Entries(unittest.TestCase):
         self.assertEqual(len(peer_measure.entries([result(1), result(1, version="2")])), 2)
 
 
+    def test_what_a_kill_lost_stays_with_its_run(self):
+        found = peer_measure.entries([result(10, group="kill", acked=100, lost_per_million=20.0), result(10, group="kill", acked=50, lost_per_million=0.0)])
+        self.assertEqual([run["lost_per_million"] for run in found[0]["repetitions"]], [20.0, 0.0])
+        self.assertIn("s: 20 lost of a million acknowledged", peer_measure.row(found[0]))
+        self.assertNotIn("lost", peer_measure.row(peer_measure.entries([result(10)])[0]))
+
+
 class Rate(unittest.TestCase):
     def rate(self, program, warmup_s, seconds):
         with tempfile.TemporaryDirectory() as folder:

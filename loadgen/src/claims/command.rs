@@ -45,7 +45,7 @@ pub struct ClaimsCommand {
     /// Files with real log lines (repeatable) [default: text files of /var/log]
     #[arg(long, value_name = "FILE")]
     logs: Vec<PathBuf>,
-    /// Figures of other brokers on this host, by `scripts/peers measure`, for C5, C6, C11 and C15
+    /// Figures of other brokers on this host, by `scripts/peers measure`, for C5, C6, C11, C15 and C19
     #[arg(long, value_name = "FILE")]
     peers: Option<PathBuf>,
     /// Print the plan with its time and space, and measure nothing

@@ -65,7 +65,7 @@ pub struct LeftOut {
 /// One system, driven in one way.
 #[derive(Debug, Clone, Deserialize)]
 pub struct Entry {
-    /// "throughput" or "confirms".
+    /// "throughput", "confirms", "acks" or "kill".
     pub group: String,
     /// Its name.
     pub system: String,
@@ -87,6 +87,9 @@ pub struct Entry {
 #[derive(Debug, Clone, Deserialize)]
 struct Repetition {
     messages_per_s: f64,
+    /// Where the broker was killed: of a million records acknowledged, those it had lost.
+    #[serde(default)]
+    lost_per_million: Option<f64>,
 }
 
 impl Entry {
@@ -114,6 +117,13 @@ impl Entry {
         figures
             .get(FIGURE.0)
             .map_or(0.0, |estimate| estimate.median)
+    }
+
+    /// The most that it lost in a kill, of a million records acknowledged; `None` if it was not killed.
+    #[must_use]
+    pub fn lost_per_million(&self) -> Option<f64> {
+        let lost = self.repetitions.iter().filter_map(|r| r.lost_per_million);
+        lost.reduce(f64::max)
     }
 
     /// Its system with version.

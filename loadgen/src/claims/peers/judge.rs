@@ -26,7 +26,12 @@ const SMALL_BYTES: u64 = 100;
 const USUAL_BYTES: u64 = 1024;
 const HOW: &str = "run `scripts/peers measure` and give its peers.json with --peers";
 
-/// Puts the figures into C5, C6, C11 and C15; without any, says there what is left out.
+const NO_ACKS: &str = "Left out: Apache Kafka by acks and flush policy: no file with its figures was given; run `scripts/peers measure \
+                       --acks` and give its peers.json with --peers.";
+const NO_POWER: &str = "A loss of power is not measured for Kafka: it keeps no record of its writes to rebuild a disk from, and a kill -9 \
+                        leaves the page cache, which is where its acks end by default.";
+
+/// Puts the figures into C5, C6, C11, C15 and C19; without any, says there what is left out.
 pub fn apply(claims: &mut [ClaimResult], peers: Option<&Peers>) {
     for claim in claims {
         let add: fn(&mut Conclusion, &Peers) = match claim.id.as_str() {
@@ -34,12 +39,16 @@ pub fn apply(claims: &mut [ClaimResult], peers: Option<&Peers>) {
             "C6" => documents_figures,
             "C11" => confirms,
             "C15" => persistence,
+            "C19" => acks,
             _ => continue,
         };
         match peers {
             Some(peers) => {
                 add(&mut claim.conclusion, peers);
                 about(&mut claim.conclusion, peers);
+            }
+            None if claim.id == "C19" => {
+                claim.conclusion.notes.push(format!("{NO_ACKS} {NO_POWER}"))
             }
             None => claim.conclusion.notes.push(format!(
                 "Left out: {}, because no file with their figures was given; {HOW}.",
@@ -336,6 +345,66 @@ fn confirms(conclusion: &mut Conclusion, peers: &Peers) {
     table(conclusion, peers, "confirms", &[]);
 }
 
+/// C19 beside Kafka: acks=1 with its default flush policy, and with a flush before each ack.
+fn acks(conclusion: &mut Conclusion, peers: &Peers) {
+    let find = |system: &str, shape: &str, durable: bool| {
+        let mut all = peers.entries.iter().filter(|e| e.group == "acks");
+        all.find(|e| e.system == system && e.shape == shape && e.durable == durable)
+    };
+    let (kafka, here) = ("Apache Kafka", "ringlog");
+    let (Some(default), Some(flushed)) =
+        (find(kafka, "acks=1", false), find(kafka, "acks=1", true))
+    else {
+        conclusion.notes.push(format!("{NO_ACKS} {NO_POWER}"));
+        return;
+    };
+    conclusion.findings.push(compare(
+        "Kafka: is acks=1 by default as slow as with a flush before each ack, as it would be if it meant one?".into(),
+        default,
+        flushed,
+        Expect::Level(LITTLE),
+    ));
+    if let Some(durable) = find(here, "acks=1", true) {
+        conclusion.findings.push(compare(
+            "acks=1 with a flush before each: is this server faster than Kafka?".into(),
+            durable,
+            flushed,
+            Expect::More,
+        ));
+    }
+    table(conclusion, peers, "acks", &[]);
+    let killed = peers.entries.iter().filter(|e| e.group == "kill");
+    let rows: Vec<Vec<String>> = killed
+        .filter_map(|e| {
+            let lost = e.lost_per_million()?;
+            Some(vec![
+                e.name(),
+                e.shape.clone(),
+                e.durability().into(),
+                number(lost),
+                e.settings.clone(),
+            ])
+        })
+        .collect();
+    if !rows.is_empty() {
+        conclusion.tables.push(Table {
+            title: "Killed under load and started again: acknowledged records that were gone"
+                .into(),
+            head: [
+                "system",
+                "how",
+                "durability",
+                "lost of a million, at most",
+                "settings",
+            ]
+            .map(String::from)
+            .to_vec(),
+            rows,
+        });
+    }
+    conclusion.notes.push(NO_POWER.into());
+}
+
 /// The entries of a group, of some systems or of all.
 fn table(conclusion: &mut Conclusion, peers: &Peers, group: &str, systems: &[&str]) {
     let rows = peers.entries.iter().filter(|e| {
@@ -542,6 +611,44 @@ mod tests {
         assert_eq!(
             claim("C11", Some(&peers(Vec::new()))).verdict,
             Verdict::NotYetMeasured
+        );
+    }
+
+    #[test]
+    fn kafkas_default_is_set_against_a_flush_before_each_ack() {
+        let verdict = |default: [f64; 3]| {
+            let one = |group, system, shape, durable, rates| {
+                entry(group, system, "ringlog-load", shape, durable, 1024, rates)
+            };
+            let mut kill = one("kill", "Apache Kafka", "acks=1, kill -9", false, [10.0; 3]);
+            kill["repetitions"][1]["lost_per_million"] = json!(3.5);
+            let all = vec![
+                one("acks", "Apache Kafka", "acks=1", false, default),
+                one("acks", "Apache Kafka", "acks=1", true, [100.0; 3]),
+                one("acks", "ringlog", "acks=1", true, [300.0; 3]),
+                kill,
+            ];
+            let conclusion = claim("C19", Some(&peers(all)));
+            assert_eq!(conclusion.findings[1].verdict, Verdict::Holds);
+            let gone = conclusion
+                .tables
+                .iter()
+                .find(|t| t.title.contains("Killed"));
+            assert_eq!(gone.unwrap().rows[0][3], "3.50");
+            assert!(
+                conclusion
+                    .notes
+                    .iter()
+                    .any(|note| note.contains("loss of power is not measured"))
+            );
+            conclusion.findings[0].verdict
+        };
+        assert_eq!(verdict([800.0, 810.0, 820.0]), Verdict::DoesNotHold);
+        assert_eq!(verdict([100.0, 105.0, 110.0]), Verdict::Holds);
+        assert_eq!(verdict([100.0, 800.0, 110.0]), Verdict::Undecided);
+        let without = claim("C19", Some(&peers(Vec::new())));
+        assert!(
+            without.findings.is_empty() && without.notes.iter().any(|note| note.contains("--acks"))
         );
     }
 
