@@ -32,6 +32,8 @@ const SLICE_GENTLE: usize = 32 << 10;
 const RATE_GENTLE: u64 = 96 << 20;
 /// And while the journal waits for destage.
 const RATE_HURRIED: u64 = 16 << 20;
+/// Rest at most while the disk is full or the shard begins.
+const UNHEALTHY_MS: u64 = 1_000;
 /// Rest for a partition whose pass failed.
 const RETRY_MS: u64 = 15_000;
 /// Bytes of replaced segments that wait for a checkpoint at most, before one is asked for.
@@ -134,7 +136,9 @@ impl Core {
             let due = self.config.cleaner.enabled && now.mono_ns >= self.compaction.due_ns;
             if self.state != State::Running || !due || !healthy {
                 if due {
-                    self.compaction.due_ns = now.after_ms(self.config.cleaner.backoff_ms);
+                    // The reserve of a shard that begins is on its way.
+                    let rest_ms = self.config.cleaner.backoff_ms.clamp(1, UNHEALTHY_MS);
+                    self.compaction.due_ns = now.after_ms(rest_ms);
                 }
                 return;
             }
