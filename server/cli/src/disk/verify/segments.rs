@@ -16,6 +16,7 @@ use super::report::Report;
 use crate::disk::batches::{Batch, Found, batch_at};
 use crate::disk::index::{OFFSET_ENTRY, TIME_ENTRY, offset_entry, time_entry};
 use crate::disk::source::Source;
+use crate::output::count;
 
 /// What happens to records of a damaged segment.
 const SERVES: &str =
@@ -135,29 +136,39 @@ fn check_partition(data: &Path, partition: &Partition<'_>, report: &mut Report) 
     }
     let known: BTreeSet<SegmentName> = live(record).map(Segment::name).collect();
     let end = record.log.next_offset().unwrap_or(record.log_start);
+    let (mut begun, mut stale) = (0, 0);
     for name in names(&data.join(partition_dir(&partition.dir))) {
-        let path = format!("{}/{name}", partition_dir(&partition.dir));
         match SegmentName::parse(&name) {
             Some(segment) if known.contains(&segment) => {}
-            Some(segment) if segment.base_offset >= end => report.note(
-                &path,
-                None,
-                "was begun after the last checkpoint",
-                "a start writes it anew from the journal",
-            ),
-            Some(_) => report.note(
-                &path,
-                None,
-                "lies before the log's start, or was replaced",
-                "a start removes it",
-            ),
+            Some(segment) if segment.base_offset >= end => begun += 1,
+            Some(_) => stale += 1,
             None => report.note(
-                &path,
+                &format!("{}/{name}", partition_dir(&partition.dir)),
                 None,
                 "is nothing that ringlog makes",
                 "a start passes over it",
             ),
         }
+    }
+    note_leftovers(&partition_dir(&partition.dir), begun, stale, report);
+}
+
+/// Files that a kill leaves behind, a note for a partition.
+fn note_leftovers(dir: &str, begun: u64, stale: u64, report: &mut Report) {
+    if begun > 0 {
+        let what = format!(
+            "holds {} of segments begun after the last checkpoint",
+            count(begun, "file")
+        );
+        let start = "a start writes them anew from the journal";
+        report.note(dir, None, what, start);
+    }
+    if stale > 0 {
+        let what = format!(
+            "holds {} below the log's start, or replaced since",
+            count(stale, "file")
+        );
+        report.note(dir, None, what, "a start removes them");
     }
 }
 
