@@ -2,31 +2,48 @@
 
 use std::fmt;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use super::slab::SlabWriter;
 use super::{AlignedBuf, round_up};
 
 /// Unused buffers. Drops may happen on any thread.
 pub(super) struct Free {
-    buffers: Mutex<Vec<AlignedBuf>>,
+    stock: Mutex<Stock>,
+    /// The stock has fallen below what is to be kept ahead, or nobody keeps it any more.
+    short: Condvar,
     keep: usize,
     /// Buffers that are out.
     out: AtomicUsize,
 }
 
+#[derive(Default)]
+struct Stock {
+    unused: Vec<AlignedBuf>,
+    /// Buffers that a keeper has ready at any time.
+    ahead: usize,
+}
+
 impl Free {
     pub(super) fn give(&self, buf: AlignedBuf) {
         self.out.fetch_sub(1, Ordering::Relaxed);
-        let mut buffers = self.buffers.lock().unwrap_or_else(PoisonError::into_inner);
-        if buffers.len() < self.keep {
-            buffers.push(buf);
+        let mut stock = self.stock();
+        if stock.unused.len() < self.keep {
+            stock.unused.push(buf);
         }
     }
 
     fn take(&self) -> Option<AlignedBuf> {
-        let mut buffers = self.buffers.lock().unwrap_or_else(PoisonError::into_inner);
-        buffers.pop()
+        let mut stock = self.stock();
+        let buf = stock.unused.pop();
+        if stock.unused.len() < stock.ahead {
+            self.short.notify_one();
+        }
+        buf
+    }
+
+    fn stock(&self) -> MutexGuard<'_, Stock> {
+        self.stock.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -42,7 +59,8 @@ impl BufPool {
     #[must_use]
     pub fn new(buf_bytes: usize, keep: usize) -> Self {
         let free = Free {
-            buffers: Mutex::new(Vec::new()),
+            stock: Mutex::default(),
+            short: Condvar::new(),
             keep,
             out: AtomicUsize::new(0),
         };
@@ -75,6 +93,31 @@ impl BufPool {
         buf.at_home(self.free.clone())
     }
 
+    /// Has at least `ahead` unused buffers made ahead, by whoever runs [`BufPool::keep`]; none ends that.
+    pub(crate) fn stock(&self, ahead: usize) {
+        self.free.stock().ahead = ahead;
+        self.free.short.notify_all();
+    }
+
+    /// Makes buffers until as many are unused as [`BufPool::stock`] said, and again whenever some were taken, but never
+    /// more in all than are kept; returns when it says none. For a thread that nobody waits for: memory that has never been touched costs the kernel
+    /// milliseconds for each buffer, many on a virtual machine whose host has to find it first.
+    pub(crate) fn keep(&self) {
+        let mut stock = self.free.stock();
+        while stock.ahead > 0 {
+            let made = self.free.out.load(Ordering::Relaxed) + stock.unused.len();
+            if stock.unused.len() < stock.ahead && made < self.free.keep {
+                drop(stock);
+                let buf = AlignedBuf::with_capacity(self.buf_bytes);
+                stock = self.free.stock();
+                stock.unused.push(buf);
+            } else {
+                let waited = self.free.short.wait(stock);
+                stock = waited.unwrap_or_else(PoisonError::into_inner);
+            }
+        }
+    }
+
     /// A writer at the start of an empty buffer.
     #[must_use]
     pub fn writer(&self) -> SlabWriter {
@@ -94,7 +137,7 @@ mod tests {
     use crate::buf::{BLOCK, Slice};
 
     fn unused(pool: &BufPool) -> usize {
-        pool.free.buffers.lock().unwrap().len()
+        pool.free.stock().unused.len()
     }
 
     #[test]
@@ -115,6 +158,35 @@ mod tests {
         drop((again, others));
         assert_eq!(pool.out_bytes(), 0);
         assert_eq!(unused(&pool), 2);
+    }
+
+    #[test]
+    fn buffers_are_made_ahead_and_again_when_taken_until_none_are_wanted() {
+        let pool = BufPool::new(BLOCK, 5);
+        pool.stock(2);
+        let keeper = std::thread::spawn({
+            let pool = pool.clone();
+            move || pool.keep()
+        });
+        let stocked = || {
+            let begun = std::time::Instant::now();
+            while unused(&pool) != 2 {
+                assert!(begun.elapsed().as_secs() < 30, "the stock stays short");
+                std::thread::yield_now();
+            }
+        };
+        stocked();
+        let taken = [pool.take(), pool.take(), pool.take()];
+        stocked();
+        let last = [pool.take(), pool.take()];
+        // Whoever looked would see no more than are kept in all.
+        pool.stock(1);
+        std::thread::sleep(std::time::Duration::from_millis(20));
+        assert_eq!((unused(&pool), pool.out_bytes()), (0, 5 * BLOCK));
+        drop((taken, last));
+        assert_eq!(unused(&pool), 5);
+        pool.stock(0);
+        keeper.join().unwrap();
     }
 
     #[test]

@@ -142,7 +142,7 @@ impl Journal {
             preparing: VecDeque::new(),
             current: None,
             uses: 0,
-            pool: BufPool::new(slab_bytes, 8),
+            pool: BufPool::new(slab_bytes, config.slabs_max()),
             writer: None,
             open_entries: 0,
             open_parts: Vec::new(),

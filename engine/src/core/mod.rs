@@ -23,7 +23,7 @@ pub use inspect::RecordFault;
 
 use std::collections::HashMap;
 
-use crate::buf::{BLOCK, round_up};
+use crate::buf::{BLOCK, BufPool, round_up};
 use crate::disk::{Completion, FileId, Op, Returned};
 use crate::id::{FrameSeq, Now, Part, PartitionKey};
 use crate::journal::{FrameHeader, entry_len};
@@ -119,6 +119,17 @@ impl CoreConfig {
     pub(crate) fn slab_bytes(&self) -> usize {
         let usual = (4 << 20).min(self.journal_file_bytes) as usize;
         round_up(FrameHeader::LEN + entry_len(self.max_batch_bytes)).max(round_up(usual))
+    }
+
+    /// Slabs that the tail takes at most. A round of destage gives back many at once, and all of them are kept:
+    /// memory that goes back to the system costs a page fault and two passes of zeros when it is wanted again.
+    pub(crate) fn slabs_max(&self) -> usize {
+        (self.tail_bytes_max() / self.slab_bytes() as u64) as usize + 2
+    }
+
+    /// Bytes of memory that the tail may take.
+    pub(crate) fn tail_bytes_max(&self) -> u64 {
+        self.memory_bytes.max(2 * self.journal_file_len())
     }
 
     /// Bytes of one journal file as it is really made: whole blocks, and room for the largest frame.
@@ -261,9 +272,7 @@ impl Core {
     }
 
     fn memory_max(&self) -> u64 {
-        self.config
-            .memory_bytes
-            .max(2 * self.config.journal_file_len())
+        self.config.tail_bytes_max()
     }
 
     // --- control ---
@@ -407,7 +416,12 @@ impl Core {
     /// Bytes of memory that log data keeps in use: the tail, and whatever a reader still holds a piece of, whole.
     #[must_use]
     pub fn live_bytes(&self) -> usize {
-        self.journal.pool().out_bytes()
+        self.journal.pool().out_bytes() + self.reads.out_bytes()
+    }
+
+    /// Where the tail's memory comes from.
+    pub(crate) fn tail_memory(&self) -> &BufPool {
+        self.journal.pool()
     }
 
     /// Bytes of memory that the tail may take.

@@ -8,7 +8,7 @@ use glommio::{GlommioError, LocalExecutor, LocalExecutorBuilder, Placement, Pool
 use rustix::process::{Resource, getrlimit};
 
 use crate::id::Now;
-use crate::ring::{ExitOnPanic, Inputs, RingError, Root, Shutdown, now, spawn};
+use crate::ring::{ExitOnPanic, Inputs, RingError, Root, Shutdown, Stock, now, spawn};
 use crate::shard::{App, Driven, MailSender, Shard};
 
 use super::accept::Acceptor;
@@ -76,10 +76,14 @@ pub(super) fn run<D: Driven + 'static>(
     // Before the executor, which pins this thread: helpers would inherit that.
     let waker = inputs.waker.clone();
     let acceptor = Acceptor::start(inputs.listener, config.shard, waker.clone())?;
+    let mut stock = Stock::start(config.shard)?;
     let executor = executor(config)?;
     let _guard = ExitOnPanic("shard");
     let (ended, drained) = executor.run(async {
         let shard = make_shard(now());
+        if let Err(error) = stock.keep(shard.memory()) {
+            return (Err(error), true);
+        }
         let files = Files::new(root);
         let state = State::new(shard, files, inputs.stats, config.recv_buffer_bytes);
         let mut turns = Turns {

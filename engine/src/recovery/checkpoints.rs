@@ -2,12 +2,12 @@
 
 use std::collections::HashMap;
 
-use crate::buf::{AlignedBuf, BLOCK, round_up};
+use crate::buf::{AlignedBuf, BLOCK, BufPool, round_up};
 use crate::disk::{Disk, DiskError, OpenMode};
 use crate::id::{FrameSeq, PartitionKey};
 use crate::store::{
     CHECKPOINT_VERSION, CheckpointHeader, CheckpointReader, CheckpointWriter, OwnedRecord,
-    PartitionRecord, checkpoint_path, merged_path,
+    PartitionRecord, WRITE_MAX, checkpoint_path, merged_path,
 };
 
 use super::{PartitionState, RecoveryError, RunInfo, at};
@@ -141,7 +141,10 @@ pub(super) fn write_merged(
         shards,
         run.leader_epoch,
     );
-    let mut writer = CheckpointWriter::new(header.with(1, FrameSeq(0), false));
+    let mut writer = CheckpointWriter::new(
+        header.with(1, FrameSeq(0), false),
+        BufPool::new(WRITE_MAX, 1),
+    );
     let mut pieces = Vec::new();
     for state in partitions {
         let record = PartitionRecord {

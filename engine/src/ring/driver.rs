@@ -15,6 +15,7 @@ use super::net::{Net, send_at_once};
 use super::pool::RecvPool;
 use super::sendfile::Senders;
 use super::spawn::{Inputs, spawn};
+use super::stock::Stock;
 use super::table::FileTable;
 use super::turns::Turns;
 use super::uring::{Ring, create};
@@ -95,12 +96,14 @@ pub(super) fn run<D: Driven>(
         SpanPath::Splice => 0,
     };
     let senders = Senders::start(config.shard, senders, &inputs.waker)?;
+    let mut stock = Stock::start(config.shard)?;
     pin(config.cpu)?;
     send_at_once(&inputs.listener).map_err(RingError::setup("TCP_NODELAY on the listener"))?;
 
     let net = Net::new(config, inputs.listener.as_raw_fd(), pool, senders);
     let lanes = Lanes::new(config.commit_sync);
     let shard = make_shard(now());
+    stock.keep(shard.memory())?;
     let mut turns = Turns::new(
         config,
         &inputs,

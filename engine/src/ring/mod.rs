@@ -41,6 +41,7 @@ mod signals;
 mod slow;
 mod spawn;
 mod stats;
+mod stock;
 mod table;
 mod turns;
 mod uring;
@@ -69,6 +70,7 @@ pub(crate) use {
     root::{Root, allocate},
     slow::carry_out as carry_out_slow,
     spawn::spawn,
+    stock::Stock,
 };
 
 #[cfg(test)]

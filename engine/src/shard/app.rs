@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 
 use bytes::BytesMut;
 
+use crate::buf::BufPool;
 use crate::core::{Core, Event, Fatal};
 use crate::disk::{Completion, Op};
 use crate::id::Now;
@@ -133,6 +134,11 @@ impl<A: App> Shard<A> {
     pub fn shutdown(&mut self, now: Now) {
         self.draining = true;
         with_cx!(self, now, cx => self.app.on_shutdown(cx));
+    }
+
+    /// Where the memory for what arrives comes from, for the driver to stock.
+    pub(crate) fn memory(&self) -> &BufPool {
+        self.core.tail_memory()
     }
 
     /// Ends a turn: delivers the core's news, lets the application answer, starts commits and background work.

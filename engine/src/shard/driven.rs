@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 
 use bytes::BytesMut;
 
+use crate::buf::BufPool;
 use crate::core::Fatal;
 use crate::disk::{Completion, Op};
 use crate::id::Now;
@@ -29,6 +30,7 @@ pub(crate) trait Driven {
     fn deadline_ns(&self) -> Option<u64>;
     fn fatal(&self) -> Option<Fatal>;
     fn is_finished(&self) -> bool;
+    fn memory(&self) -> &BufPool;
 }
 
 impl<A: App> Driven for Shard<A> {
@@ -75,5 +77,8 @@ impl<A: App> Driven for Shard<A> {
     }
     fn is_finished(&self) -> bool {
         Self::is_finished(self)
+    }
+    fn memory(&self) -> &BufPool {
+        Self::memory(self)
     }
 }

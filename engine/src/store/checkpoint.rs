@@ -10,7 +10,7 @@ use thiserror::Error;
 use zerocopy::byteorder::little_endian::{I32, U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
-use crate::buf::{AlignedBuf, BLOCK, Slice};
+use crate::buf::{AlignedBuf, BLOCK, BufPool, Slice};
 use crate::checksum::crc32;
 use crate::id::{FrameSeq, PartitionKey, TopicId};
 
@@ -27,8 +27,6 @@ const VERSION_UNCOMPACTED: u16 = 2;
 /// Scope of the checkpoint that recovery writes for all shards.
 const MERGED: u32 = u32::MAX;
 const FLAG_CLEAN: u16 = 1;
-/// Size of the pieces in which a checkpoint is written, bytes.
-const PIECE: usize = 1 << 20;
 
 /// First block of a checkpoint; the rest of the block is zero.
 #[derive(Debug, Clone, Copy, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
@@ -186,20 +184,22 @@ pub struct CheckpointWriter {
     hasher: crc32fast::Hasher,
     records: u32,
     body_len: u64,
+    pool: BufPool,
     piece: AlignedBuf,
     scratch: Vec<u8>,
 }
 
 impl CheckpointWriter {
-    /// A checkpoint with this header.
+    /// A checkpoint with this header, in pieces as large as the buffers of `pool`.
     #[must_use]
-    pub fn new(header: CheckpointHeader) -> Self {
+    pub fn new(header: CheckpointHeader, pool: BufPool) -> Self {
         Self {
             header,
             hasher: crc32fast::Hasher::new(),
             records: 0,
             body_len: 0,
-            piece: AlignedBuf::with_capacity(PIECE),
+            piece: pool.take(),
+            pool,
             scratch: Vec::new(),
         }
     }
@@ -221,7 +221,7 @@ impl CheckpointWriter {
             self.body_len += fits as u64;
             rest = &rest[fits..];
             if self.piece.len() == self.piece.capacity() {
-                let full = std::mem::replace(&mut self.piece, AlignedBuf::with_capacity(PIECE));
+                let full = std::mem::replace(&mut self.piece, self.pool.take());
                 out.push((BLOCK as u64 + self.body_len - full.len() as u64, full));
             }
         }

@@ -30,7 +30,7 @@ impl Core {
         );
         let (cut, clean) = (FrameSeq(self.destage.cut), self.destage.clean);
         let header = header.with(self.destage.generation + 1, cut, clean);
-        self.destage.writer = Some(CheckpointWriter::new(header));
+        self.destage.writer = Some(CheckpointWriter::new(header, self.destage.buffers.clone()));
         let slot = self.destage.slot;
         if self.destage.slots[slot].is_none() {
             let file = self.out.new_file();

@@ -1,5 +1,6 @@
 //! Reading: from the journal's memory at once, from segment files by tasks that wait for the disk.
 
+mod buffers;
 mod search;
 mod seen;
 mod task;
@@ -13,6 +14,7 @@ use super::Core;
 use super::api::{
     Chunk, Event, FetchData, FetchError, FetchSpec, FileSpan, ReadId, Reply, TimedOffset,
 };
+use buffers::Buffers;
 use search::{find_record, youngest};
 use seen::Seen;
 use task::{Goal, Task};
@@ -34,6 +36,7 @@ pub(super) struct Reads {
     indexes: VecDeque<(u32, i64)>,
     /// What has been read past the page cache.
     seen: Seen,
+    buffers: Buffers,
     /// When a commit was last under way, monotonic nanoseconds.
     commit_ns: Option<u64>,
     /// Commits come: they wait behind what the device is reading.
@@ -48,6 +51,11 @@ impl Reads {
 
     pub(super) fn is_idle(&self) -> bool {
         self.tasks.is_empty()
+    }
+
+    /// Bytes of memory with what was read, still waiting to be sent.
+    pub(super) fn out_bytes(&self) -> usize {
+        self.buffers.out_bytes()
     }
 }
 
@@ -177,7 +185,7 @@ impl Core {
 
     fn time_in_memory(&self, part: Part, timestamp_ms: i64) -> Option<TimedOffset> {
         let partition = self.parts.get(part.0 as usize)?.as_ref()?;
-        let skip = (partition.tail_stored - partition.tail_dropped) as usize;
+        let skip = partition.tail_stored.saturating_sub(partition.tail_dropped) as usize;
         for entry in partition.tail.range(skip..) {
             if entry.base_offset >= partition.high_watermark {
                 return None;

@@ -19,9 +19,9 @@ use crate::core::{ColdReads, Core, OpenWaiter};
 /// An index file is at most this long, bytes: entries are bounded when a segment is sealed.
 const INDEX_FILE_MAX: usize = 64 << 10;
 /// A single read is at most this long, bytes, unless one batch is longer.
-const READ_MAX: usize = 1 << 20;
+pub(super) const READ_MAX: usize = 1 << 20;
 /// And while commits come.
-const GENTLE_MAX: usize = 256 << 10;
+pub(super) const GENTLE_MAX: usize = 256 << 10;
 
 /// What a task is looking for.
 #[derive(Debug, Clone, Copy)]
@@ -105,6 +105,11 @@ impl Reads {
         if self.gentle { GENTLE_MAX } else { READ_MAX }
     }
 
+    /// Reads under way at most.
+    fn most_active(&self, configured: usize) -> usize {
+        if self.gentle { 1 } else { configured.max(1) }
+    }
+
     /// What a commit waits behind is small while commits come.
     fn note_commit(&mut self, now: Now, committing: bool) {
         if committing {
@@ -153,7 +158,7 @@ impl Core {
     }
 
     fn start_waiting(&mut self) {
-        while self.reads.active < self.config.reads_in_flight.max(1)
+        while self.reads.active < self.reads.most_active(self.config.reads_in_flight)
             && let Some(id) = self.reads.waiting.pop_front()
         {
             self.reads.active += 1;
@@ -228,12 +233,7 @@ impl Core {
         let end = segment.file_bytes().min(task.position + task.want as u64);
         let len = round_up((end - from) as usize);
         // Room for the odd tail behind what the file has.
-        let pool = self.journal.pool();
-        let buf = if len + BLOCK <= pool.buf_bytes() && len > 256 << 10 {
-            pool.take()
-        } else {
-            AlignedBuf::with_capacity(len + BLOCK)
-        };
+        let buf = self.reads.buffers.take(len + BLOCK);
         self.out.submit(
             Lane::Read,
             OpKind::Read {

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 
+use crate::buf::{BLOCK, BufPool};
 use crate::core::Fatal;
 use crate::disk::{Completion, Op};
 use crate::id::Now;
@@ -57,6 +58,7 @@ pub(super) struct Script {
     waiting: std::collections::HashMap<ConnId, usize>,
     fatal: Option<Fatal>,
     shutdown: bool,
+    memory: BufPool,
 }
 
 const PAUSE_AT: usize = 256 * 1024;
@@ -150,6 +152,9 @@ impl Driven for Script {
     fn is_finished(&self) -> bool {
         self.shutdown
     }
+    fn memory(&self) -> &BufPool {
+        &self.memory
+    }
 }
 
 /// A running driver.
@@ -188,6 +193,7 @@ impl Harness {
                 waiting: Default::default(),
                 fatal: None,
                 shutdown: false,
+                memory: BufPool::new(BLOCK, 2),
             };
             run(&config, inputs, script, |_| {})
         });
