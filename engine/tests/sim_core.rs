@@ -32,6 +32,33 @@ fn a_commit_slower_than_the_age_limit_is_waited_for_without_spinning() {
 }
 
 #[test]
+fn a_further_commit_has_half_as_many_batches_as_are_under_way() {
+    let mut machine = Machine::new(DiskConfig::default());
+    let part = machine.partition(0, -1);
+    machine.append(part);
+    machine.run_for(1);
+    machine.disk.config.journal = SLOW;
+    let before = machine.core.stats().frames;
+    let frames_after = |appends: u32, machine: &mut Machine| {
+        for _ in 0..appends {
+            machine.append(part);
+        }
+        machine.core.poll(machine.now);
+        machine.core.stats().frames - before
+    };
+    assert_eq!(frames_after(3, &mut machine), 1, "nothing is under way");
+    assert_eq!(frames_after(1, &mut machine), 1, "one waits beside three");
+    assert_eq!(frames_after(1, &mut machine), 2, "two do not");
+    assert_eq!(
+        frames_after(5, &mut machine),
+        2,
+        "but no more than two commits are under way"
+    );
+    machine.run_for(120);
+    assert_eq!(machine.core.offsets(part).unwrap().high_watermark, 11);
+}
+
+#[test]
 fn a_failed_seal_of_an_expired_segment_is_done_again_without_another_append() {
     let mut machine = Machine::new(DiskConfig::default());
     let part = machine.partition(0, 60_000);

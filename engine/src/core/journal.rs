@@ -54,7 +54,18 @@ struct Commit {
     seq: u64,
     file: FileId,
     offset: u64,
+    batches: u32,
     done: bool,
+}
+
+/// A frame on its way to a commit.
+#[derive(Debug)]
+struct Sealed {
+    seq: u64,
+    file: FileId,
+    offset: u64,
+    batches: u32,
+    bytes: Slice,
 }
 
 /// A batch's place in the journal's memory.
@@ -99,7 +110,7 @@ pub(super) struct Journal {
     next_seq: u64,
     previous_crc: u32,
     /// Sealed, not yet given to the disk.
-    sealed: VecDeque<(u64, FileId, u64, Slice)>,
+    sealed: VecDeque<Sealed>,
     commits: VecDeque<Commit>,
     durable: u64,
     /// `durable` as told by the newest sealed frame.
@@ -430,8 +441,13 @@ impl Journal {
         let bytes = writer.freeze();
         let offset = *position;
         *position += disk_len;
-        self.sealed
-            .push_back((seq, self.slots[*slot].file, offset, bytes.clone()));
+        self.sealed.push_back(Sealed {
+            seq,
+            file: self.slots[*slot].file,
+            offset,
+            batches: self.open_entries,
+            bytes: bytes.clone(),
+        });
         self.previous_crc = header.crc();
         self.next_seq += 1;
         self.announced = self.durable;
@@ -448,6 +464,17 @@ impl Journal {
         self.top_up(out);
     }
 
+    /// Whether the next frame goes to the disk now. Beside commits that are under way only one with at least half as
+    /// many batches as they have: many clients would otherwise be served in ever smaller frames, each with a flush
+    /// of its own, and a single one does not wait.
+    fn may_commit(&self) -> bool {
+        if self.commits.len() >= self.commits_max {
+            return false;
+        }
+        let under_way: u32 = self.commits.iter().map(|commit| commit.batches).sum();
+        !self.sealed.is_empty() || self.open_entries > 0 && 2 * self.open_entries >= under_way
+    }
+
     /// Starts as many commits as may be in flight; the open frame goes when nothing sealed waits before it.
     pub(super) fn pump(&mut self, now: Now, out: &mut Outbox) {
         if self.failed {
@@ -455,20 +482,21 @@ impl Journal {
         }
         self.retry_create(now, out);
         self.write_marker(now, out);
-        while self.commits.len() < self.commits_max {
+        while self.may_commit() {
             if self.sealed.is_empty() {
                 self.seal(out);
             }
-            let Some((seq, file, offset, bytes)) = self.sealed.pop_front() else {
+            let Some(frame) = self.sealed.pop_front() else {
                 break;
             };
             self.commits.push_back(Commit {
-                seq,
-                file,
-                offset,
+                seq: frame.seq,
+                file: frame.file,
+                offset: frame.offset,
+                batches: frame.batches,
                 done: false,
             });
-            self.submit(out, seq, file, offset, bytes);
+            self.submit(out, frame);
         }
     }
 
@@ -491,17 +519,17 @@ impl Journal {
         self.disk_full && self.slots.len() < 2
     }
 
-    fn submit(&mut self, out: &mut Outbox, seq: u64, file: FileId, offset: u64, bytes: Slice) {
+    fn submit(&mut self, out: &mut Outbox, frame: Sealed) {
         self.frames_written += 1;
-        self.bytes_written += bytes.len() as u64;
+        self.bytes_written += frame.bytes.len() as u64;
         let sync = self.durability == Durability::Fsync && !self.ack_before_sync;
         let kind = OpKind::Write {
-            file,
-            offset,
-            data: WriteData::Slice(bytes),
+            file: frame.file,
+            offset: frame.offset,
+            data: WriteData::Slice(frame.bytes),
             sync,
         };
-        out.submit(Lane::Journal, kind, Owner::Commit(seq));
+        out.submit(Lane::Journal, kind, Owner::Commit(frame.seq));
     }
 
     fn write_marker(&mut self, now: Now, out: &mut Outbox) {
@@ -664,8 +692,6 @@ impl Journal {
 
     /// Whether there is something that [`Journal::pump`] would start at once.
     pub(super) fn has_work(&self) -> bool {
-        !self.failed
-            && self.commits.len() < self.commits_max
-            && (!self.sealed.is_empty() || self.open_entries > 0)
+        !self.failed && self.may_commit()
     }
 }
