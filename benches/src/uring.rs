@@ -8,11 +8,13 @@ use std::io;
 use std::marker::PhantomData;
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
+use std::time::Duration;
 
 use io_uring::squeue::{Entry, Flags};
-use io_uring::types::{Fd, FsyncFlags};
+use io_uring::types::{Fd, FsyncFlags, SubmitArgs, Timespec};
 use io_uring::{IoUring, opcode};
 use ringlog_engine::buf::AlignedBuf;
+use rustix::io::Errno;
 
 /// Low bit of a submission's `user_data`: the sync that follows the write of the slot in the other bits.
 const SYNC: u64 = 1;
@@ -212,6 +214,25 @@ impl Ring {
         while self.done.is_empty() && self.in_flight() > 0 {
             match self.ring.submit_and_wait(1) {
                 Ok(_) => {}
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+            self.reap();
+        }
+        Ok(())
+    }
+
+    /// As [`Ring::wait`], but for at most `patience`.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn wait_for(&mut self, patience: Duration) -> io::Result<()> {
+        if self.done.is_empty() && self.in_flight() > 0 {
+            let timeout = Timespec::from(patience);
+            let args = SubmitArgs::new().timespec(&timeout);
+            match self.ring.submitter().submit_with_args(1, &args) {
+                Ok(_) => {}
+                Err(error) if error.raw_os_error() == Some(Errno::TIME.raw_os_error()) => {}
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => return Err(error),
             }

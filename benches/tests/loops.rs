@@ -28,12 +28,14 @@ fn files(scratch: &Scratch) -> usize {
 #[test]
 fn commits_go_round_in_their_file() {
     let (scratch, _) = scratch();
-    commit::prepare(&scratch, MIB).unwrap();
+    commit::prepare(&scratch, MIB, true).unwrap();
     let setting = Commit {
         size: 65_536,
         in_flight: 3,
         file_bytes: MIB,
         duration: Duration::from_millis(100),
+        rate: None,
+        read_block: None,
     };
     let figures = commit::run(&scratch, &setting).unwrap();
     assert!(table(&[Row::new("commit", serde_json::Map::new(), &[figures])]).contains("commit"));
@@ -43,14 +45,34 @@ fn commits_go_round_in_their_file() {
             .len(),
         MIB
     );
-    let odd = Commit {
-        size: 5000,
+    for odd in [
+        Commit {
+            size: 5000,
+            ..setting
+        },
+        Commit {
+            read_block: Some(5000),
+            ..setting
+        },
+    ] {
+        assert!(matches!(
+            commit::run(&scratch, &odd),
+            Err(BenchError::Settings(_))
+        ));
+    }
+    let paced = Commit {
+        rate: Some(100.0),
+        read_block: Some(4096),
+        duration: Duration::from_millis(500),
         ..setting
     };
-    assert!(matches!(
-        commit::run(&scratch, &odd),
-        Err(BenchError::Settings(_))
-    ));
+    let figures = commit::run(&scratch, &paced).unwrap();
+    let row = Row::new("commit", serde_json::Map::new(), &[figures]);
+    assert!(
+        (10.0..=105.0).contains(&row.operations_per_s.median),
+        "{row:?}"
+    );
+    assert!(row.beside_mb_per_s.unwrap().median > 0.0);
 }
 
 #[test]

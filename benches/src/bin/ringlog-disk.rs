@@ -40,6 +40,7 @@ Sizes take KiB, MiB or GiB: 16KiB, 250KiB, 4GiB. Lists are separated by commas.
 
 Examples:
   ringlog-disk commit --size 4KiB,16KiB --in-flight 1,2,4   how many group commits a second
+  ringlog-disk commit --size 4KiB --rate 2000 --beside-reads 256KiB   what a cold reader does to them
   ringlog-disk twice --frame 1MiB --partitions 16           how many MB/s when each byte is written twice
   ringlog-disk read --mode direct,cold,hot --block 1MiB     how fast a cold consumer can be";
 
@@ -67,6 +68,12 @@ struct CommitArgs {
     /// Seconds for each setting and repeat.
     #[arg(long, default_value_t = 3.0)]
     seconds: f64,
+    /// Begin so many commits a second, and count latencies from when each was due; otherwise one begins when one ends.
+    #[arg(long, value_name = "PER_SECOND", value_parser = rate)]
+    rate: Option<f64>,
+    /// Meanwhile read another file of the same length, past the page cache and over and over, in blocks of this size.
+    #[arg(long, value_name = "SIZE", value_parser = size)]
+    beside_reads: Option<u64>,
 }
 
 #[derive(Debug, Args)]
@@ -127,6 +134,14 @@ fn size(text: &str) -> Result<u64, String> {
     Ok(bytes)
 }
 
+/// A number of commits each second.
+fn rate(text: &str) -> Result<f64, String> {
+    match text.parse() {
+        Ok(rate) if (0.001..=1e7).contains(&rate) => Ok(rate),
+        _ => Err("not a number between 0.001 and 10 million".into()),
+    }
+}
+
 type Setting = Map<String, Value>;
 type Measure = Box<dyn Fn(&Scratch) -> Result<Figures, BenchError>>;
 
@@ -166,7 +181,8 @@ fn plan_commit(args: &CommitArgs, scratch: &Scratch) -> Result<Plan, BenchError>
         let reason = "--seconds must lie between 0 and 3600";
         return Err(BenchError::Settings(reason.into()));
     }
-    commit::prepare(scratch, args.file)?;
+    commit::prepare(scratch, args.file, args.beside_reads.is_some())?;
+    let read_block = args.beside_reads.map(one_operation).transpose()?;
     let mut plan = Plan::new();
     for &bytes in &args.size {
         for &in_flight in &args.in_flight {
@@ -175,8 +191,16 @@ fn plan_commit(args: &CommitArgs, scratch: &Scratch) -> Result<Plan, BenchError>
                 in_flight: in_flight.into(),
                 file_bytes: args.file,
                 duration: Duration::from_secs_f64(args.seconds),
+                rate: args.rate,
+                read_block,
             };
-            let names = named(&[("bytes", json!(bytes)), ("in_flight", json!(in_flight))]);
+            let mut names = named(&[("bytes", json!(bytes)), ("in_flight", json!(in_flight))]);
+            if let Some(rate) = args.rate {
+                names.insert("rate".into(), json!(rate));
+            }
+            if let Some(block) = args.beside_reads {
+                names.insert("beside_reads".into(), json!(block));
+            }
             plan.push((
                 names,
                 Box::new(move |scratch| commit::run(scratch, &setting)),

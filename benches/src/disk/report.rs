@@ -17,6 +17,7 @@ pub struct Figures {
     mb_per_s: f64,
     cpu_s_per_gb: f64,
     latencies_us: Option<[f64; 3]>,
+    beside_mb_per_s: Option<f64>,
 }
 
 impl Figures {
@@ -34,6 +35,16 @@ impl Figures {
             mb_per_s: bytes as f64 / MB / wall_s,
             cpu_s_per_gb: watch.cpu_s() / (bytes.max(1) as f64 / GB),
             latencies_us: latencies.map(|l| [l.us(50.0), l.us(99.0), l.us(99.9)]),
+            beside_mb_per_s: None,
+        }
+    }
+
+    /// The same with what was read beside it, MB each second.
+    #[must_use]
+    pub fn beside(self, mb_per_s: f64) -> Self {
+        Self {
+            beside_mb_per_s: Some(mb_per_s),
+            ..self
         }
     }
 }
@@ -57,6 +68,8 @@ pub struct Row {
     pub p99_us: Option<Spread>,
     /// The same.
     pub p999_us: Option<Spread>,
+    /// Millions of bytes each second that a reader had beside it.
+    pub beside_mb_per_s: Option<Spread>,
 }
 
 impl Row {
@@ -78,6 +91,7 @@ impl Row {
                 .collect();
             values.map(Spread::of)
         };
+        let beside: Option<Vec<f64>> = repeats.iter().map(|r| r.beside_mb_per_s).collect();
         Self {
             pattern,
             setting,
@@ -87,6 +101,7 @@ impl Row {
             p50_us: latency(0),
             p99_us: latency(1),
             p999_us: latency(2),
+            beside_mb_per_s: beside.map(Spread::of),
         }
     }
 }
@@ -122,6 +137,13 @@ pub fn table(rows: &[Row]) -> String {
             latency(row.p999_us),
             row.cpu_s_per_gb.median,
         );
+        if let Some(beside) = row.beside_mb_per_s {
+            let _ = writeln!(
+                text,
+                "{:<52} {:>20.0}",
+                "  a reader beside it", beside.median
+            );
+        }
     }
     text
 }
@@ -138,6 +160,7 @@ mod tests {
             mb_per_s,
             cpu_s_per_gb: 0.5,
             latencies_us: None,
+            beside_mb_per_s: Some(mb_per_s * 2.0),
         };
         let setting = [("bytes".to_owned(), serde_json::json!(4096))]
             .into_iter()
@@ -153,7 +176,7 @@ mod tests {
         );
         let text = table(&[row]);
         assert!(
-            text.contains("commit bytes 4096") && text.contains("1..9"),
+            text.contains("commit bytes 4096") && text.contains("1..9") && text.ends_with(" 8\n"),
             "{text}"
         );
     }
