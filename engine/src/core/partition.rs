@@ -175,6 +175,15 @@ impl Partition {
         })
     }
 
+    /// Where in the tail what is not in files yet begins.
+    ///
+    /// # Panics
+    /// If something left the tail before it was in files: acknowledged records would be gone.
+    pub(super) fn tail_unstored(&self) -> usize {
+        let skip = self.tail_stored.checked_sub(self.tail_dropped);
+        skip.expect("invariant: what has left the tail is in files") as usize
+    }
+
     /// The largest timestamp that is left before `end` and the last offset of its batch, after DeleteRecords has passed,
     /// or compaction has dropped, the largest of all. Of a segment that was cut, only what memory holds is known.
     pub(super) fn newest_left(&self, journal: &Journal, end: i64) -> (i64, i64) {

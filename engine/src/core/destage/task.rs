@@ -62,7 +62,7 @@ impl Core {
         };
         partition.dirty = false;
         let first = partition.tail_stored;
-        let skip = (first - partition.tail_dropped) as usize;
+        let skip = partition.tail_unstored();
         let tail = &partition.tail;
         let count = tail
             .range(skip..)

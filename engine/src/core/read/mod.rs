@@ -185,7 +185,7 @@ impl Core {
 
     fn time_in_memory(&self, part: Part, timestamp_ms: i64) -> Option<TimedOffset> {
         let partition = self.parts.get(part.0 as usize)?.as_ref()?;
-        let skip = partition.tail_stored.saturating_sub(partition.tail_dropped) as usize;
+        let skip = partition.tail_unstored();
         for entry in partition.tail.range(skip..) {
             if entry.base_offset >= partition.high_watermark {
                 return None;
