@@ -57,9 +57,10 @@ def start(command, log, env=None, cwd=None, stdout=None):
         )
 
 
-def run(command, log, timeout_s=120, env=None, cwd=None, stdin=None):
-    """Runs a command to its end. Returns its standard output as bytes; Failure on a non-zero exit or past the limit.
-    The command, its output and its errors are appended to `log`. `stdin` is a file to read from."""
+def run(command, log, timeout_s=120, env=None, cwd=None, stdin=None, with_errors=False):
+    """Runs a command to its end. Returns its standard output as bytes, `with_errors` what it wrote to standard error among
+    it; Failure on a non-zero exit or past the limit. The command, its output and its errors are appended to `log`.
+    `stdin` is a file to read from."""
     Path(log).parent.mkdir(parents=True, exist_ok=True)
     with open(log, "ab") as sink, open(stdin or os.devnull, "rb") as source:
         sink.write(("$ " + " ".join(map(str, command)) + "\n").encode())
@@ -69,7 +70,7 @@ def run(command, log, timeout_s=120, env=None, cwd=None, stdin=None):
                 [str(part) for part in command],
                 stdin=source,
                 stdout=subprocess.PIPE,
-                stderr=sink,
+                stderr=subprocess.STDOUT if with_errors else sink,
                 env={**os.environ, **(env or {})},
                 cwd=cwd,
                 start_new_session=True,

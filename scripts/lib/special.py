@@ -284,7 +284,9 @@ def dump(log, segments, written):
             raise Failure(f"{path.name} ends at {following}, where no segment begins")
         for kind in ("index", "timeindex"):
             output = run(
-                kafka.command("org.apache.kafka.tools.DumpLogSegments", "--files", path.with_suffix(f".{kind}")), log
+                # It prints what does not fit as errors, and ends well.
+                kafka.command("org.apache.kafka.tools.DumpLogSegments", "--files", path.with_suffix(f".{kind}")), log,
+                with_errors=True,
             ).decode()
             complaint = re.search(COMPLAINTS, output, re.IGNORECASE)
             if complaint:

@@ -8,7 +8,8 @@ const INTERVAL_MIN: u32 = 4 * 1024;
 /// Points at one batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct IndexEntry {
-    /// Base offset of the batch, relative to the segment's.
+    /// Last offset of the batch, relative to the segment's base offset, as in Kafka's index. Earlier builds put the
+    /// first one there, which finds the same batches.
     pub relative_offset: u32,
     /// Where the batch starts in the segment, bytes.
     pub position: u32,

@@ -267,7 +267,7 @@ pub fn note_batch(segment: &mut Segment, header: &BatchHeader) {
         && index.wants(position)
     {
         index.push(IndexEntry {
-            relative_offset: (header.base_offset.get() - segment.base_offset) as u32,
+            relative_offset: (header.last_offset() - segment.base_offset) as u32,
             position,
             max_timestamp: segment.max_timestamp,
             max_timestamp_offset: (segment.max_timestamp_offset - segment.base_offset) as u32,

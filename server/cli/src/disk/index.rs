@@ -7,7 +7,7 @@ pub(crate) const OFFSET_ENTRY: usize = 8;
 /// Bytes of an entry of the time index.
 pub(crate) const TIME_ENTRY: usize = 12;
 
-/// Relative offset of a batch, and where it begins.
+/// Relative offset of a batch's end, and where it begins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct OffsetEntry {
     pub(crate) relative_offset: u32,

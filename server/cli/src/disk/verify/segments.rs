@@ -451,7 +451,10 @@ impl Indexes {
             && u64::from(entry.position) <= batch.at
         {
             let offset = segment.saturating_add(i64::from(entry.relative_offset));
-            if u64::from(entry.position) != batch.at || offset != batch.header.base_offset.get() {
+            // Earlier builds noted a batch's first offset, which finds it as well.
+            let first = batch.header.base_offset.get();
+            let is_its = offset == batch.last_offset() || offset == first;
+            if u64::from(entry.position) != batch.at || !is_its {
                 report.fault(
                     path,
                     Some(self.offset_entry * OFFSET_ENTRY as u64),
