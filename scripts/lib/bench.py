@@ -190,6 +190,8 @@ class Bench:
         figures = {name: row[name] for name in ("mb_per_s", "p50_us", "p99_us", "cpu_s_per_gb")}
         figures["acks_per_s"] = row["operations_per_s"]
         note = "ringlog-disk " + " ".join(map(str, pattern))
+        if row.get("beside_mb_per_s"):
+            note += f", reader: {row['beside_mb_per_s']:.0f} MB/s"
         self._keep(case, "disk", repeat, figures, settings, note, {"disk": row})
 
     def raw_read(self, case, size):

@@ -77,7 +77,10 @@ def cold(bench):
             for side in bench.in_turn(sides, repeat):
                 reads(bench, side, repeat, size, tail)
                 beside(bench, side, repeat)
-        for pattern, name in ((("commit", "--size", "16KiB", "--in-flight", 4), "produce alone"),
+        steady = ("commit", "--size", "4KiB", "--in-flight", 4, "--rate", 2000, "--seconds", bench.seconds)
+        file = "256MiB" if bench.quick else "2GiB"
+        for pattern, name in ((steady, "produce alone, 2,000/s"),
+                              ((*steady, "--file", file, "--beside-reads", "256KiB"), "produce beside a cold reader"),
                               (twice(bench, "256KiB", 16), "produce during destage rounds")):
             for repeat in range(bench.repeat):
                 bench.raw_disk(f"{name} (raw disk: latency of a commit)", repeat, pattern)
