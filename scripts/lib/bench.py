@@ -17,7 +17,7 @@ import install
 from bench_sides import Disk, Kafka, Load, Ringlog
 from broker import build
 from paths import ROOT
-from process import Failure, LeftOut
+from process import Failure, LeftOut, end_like_interrupted
 
 HELP = f"""items (--only takes several, separated by commas):
 {items.describe()}
@@ -348,6 +348,7 @@ def main():
 
 
 if __name__ == "__main__":
+    end_like_interrupted()
     try:
         sys.exit(main())
     except KeyboardInterrupt:

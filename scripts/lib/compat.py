@@ -14,7 +14,7 @@ from broker import KafkaBroker, RinglogBroker
 from clients import Java, everyone
 from lines import generate, prepare
 from paths import CACHE
-from process import Failure, LeftOut, free_ports
+from process import Failure, LeftOut, end_like_interrupted, free_ports
 from report import Report
 
 # Only run when named.
@@ -145,7 +145,10 @@ def main():
 
 
 if __name__ == "__main__":
+    end_like_interrupted()
     try:
         sys.exit(main())
+    except KeyboardInterrupt:
+        sys.exit("compat: interrupted")
     except (Failure, LeftOut) as reason:
         sys.exit(f"compat: {reason}")

@@ -12,7 +12,7 @@ import wire
 from broker import KafkaBroker, RinglogBroker, binaries, build
 from checks import eventually
 from paths import CACHE
-from process import Failure, LeftOut, free_ports, run, start, stop
+from process import Failure, LeftOut, end_like_interrupted, free_ports, run, start, stop
 from watch import Watcher
 
 # Shapes of load, picked at random: options of `ringlog-load produce`, and partitions.
@@ -147,7 +147,10 @@ def main():
 
 
 if __name__ == "__main__":
+    end_like_interrupted()
     try:
         main()
+    except KeyboardInterrupt:
+        sys.exit("crash: interrupted")
     except (Failure, LeftOut) as reason:
         sys.exit(f"crash: {reason}")

@@ -4,7 +4,7 @@ import sys
 from pathlib import Path
 
 import profile_run
-from process import Failure, LeftOut
+from process import Failure, LeftOut, end_like_interrupted
 
 
 def parser():
@@ -32,6 +32,7 @@ def main():
 
 
 if __name__ == "__main__":
+    end_like_interrupted()
     try:
         sys.exit(main())
     except KeyboardInterrupt:

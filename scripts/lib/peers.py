@@ -9,7 +9,7 @@ import bench_host as host
 import kafka
 import peer_measure
 from paths import ROOT
-from process import Failure, LeftOut
+from process import Failure, LeftOut, end_like_interrupted
 
 MEASURE = """examples:
   scripts/peers measure                                     # all of them, about half an hour
@@ -126,6 +126,7 @@ def main():
 
 
 if __name__ == "__main__":
+    end_like_interrupted()
     try:
         sys.exit(main())
     except KeyboardInterrupt:

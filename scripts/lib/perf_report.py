@@ -4,7 +4,7 @@ import json
 import sys
 
 import profile_run
-from process import Failure, LeftOut
+from process import Failure, LeftOut, end_like_interrupted
 
 NAMES = {"raw_syscalls:sys_enter": "system_calls", "context-switches": "context_switches", "cpu-migrations": "migrations",
          "page-faults": "page_faults"}
@@ -67,6 +67,7 @@ def main():
 
 
 if __name__ == "__main__":
+    end_like_interrupted()
     try:
         sys.exit(main())
     except KeyboardInterrupt:

@@ -22,6 +22,18 @@ class LeftOut(Exception):
     """Something could not be had on this host; what needs it is left out, by name."""
 
 
+def end_like_interrupted():
+    """From here on SIGTERM and SIGHUP end the program as Ctrl-C does: what it started is stopped, what it made is removed."""
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        # nohup has SIGHUP ignored, and means it.
+        if signal.getsignal(number) != signal.SIG_IGN:
+            signal.signal(number, _interrupt)
+
+
+def _interrupt(_number, _frame):
+    raise KeyboardInterrupt
+
+
 def stop(process, grace_s=10):
     """Ends a child and its group: politely first, then for certain. Returns its exit code."""
     if process.poll() is None:
