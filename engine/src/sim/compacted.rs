@@ -275,7 +275,7 @@ impl World {
     }
 }
 
-/// Offset index entries point at batches.
+/// Offset index entries point at batches, by their last offsets as Kafka's do.
 fn check_index(base: i64, starts: &[(usize, BatchHeader)], index: &[u8]) {
     for entry in index.chunks(8) {
         let [a, b, c, d, e, f, g, h] = *entry else {
@@ -285,8 +285,8 @@ fn check_index(base: i64, starts: &[(usize, BatchHeader)], index: &[u8]) {
         let position = u32::from_be_bytes([e, f, g, h]) as usize;
         let start = starts.binary_search_by_key(&position, |&(at, _)| at);
         assert!(
-            start.is_ok_and(|at| starts[at].1.base_offset.get() == offset),
-            "invariant: index of segment {base}: offset {offset} is not at byte {position}"
+            start.is_ok_and(|at| starts[at].1.last_offset() == offset),
+            "invariant: index of segment {base}: no batch at byte {position} ends with offset {offset}"
         );
     }
 }
