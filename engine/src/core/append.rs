@@ -44,7 +44,7 @@ impl Core {
         if self.state != State::Running {
             return Err(AppendError::Closed);
         }
-        let (epoch, memory_max) = (self.run.leader_epoch, self.memory_max());
+        let (epoch, memory_max) = (self.run.leader_epoch, self.tail_bytes_max());
         let partition = self
             .parts
             .get_mut(part.0 as usize)

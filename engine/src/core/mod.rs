@@ -271,10 +271,6 @@ impl Core {
         slot.ok_or(FetchError::UnknownPartition)
     }
 
-    fn memory_max(&self) -> u64 {
-        self.config.tail_bytes_max()
-    }
-
     // --- control ---
 
     /// Adds an empty partition (its directory is made by its first destage). Returns the existing one when the
@@ -427,7 +423,7 @@ impl Core {
     /// Bytes of memory that the tail may take.
     #[must_use]
     pub fn tail_bytes_max(&self) -> u64 {
-        self.memory_max()
+        self.config.tail_bytes_max()
     }
 
     /// Counters since start.
@@ -478,7 +474,7 @@ impl Core {
     }
 
     fn evict(&mut self) {
-        let limit = self.memory_max();
+        let limit = self.tail_bytes_max();
         while let Some(frame) = self.journal.evict(limit) {
             for (part, _) in frame.parts {
                 if let Some(Some(partition)) = self.parts.get_mut(part as usize) {

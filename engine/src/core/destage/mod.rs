@@ -202,6 +202,6 @@ impl Core {
 
     /// What the backlog may grow to before appends must wait, in bytes.
     pub(super) fn destage_room(&self) -> u64 {
-        self.journal.capacity_bytes().min(self.memory_max())
+        self.journal.capacity_bytes().min(self.tail_bytes_max())
     }
 }
