@@ -7,16 +7,11 @@ mod machine;
 
 use std::collections::{BTreeMap, HashMap};
 
-use machine::{SECOND_NS, core_config};
+use machine::core_config;
+use machine::one::OnePartition;
 use ringlog_engine::batch::{BatchBuilder, BatchHeader, Marker, NewRecord, body};
-use ringlog_engine::core::{
-    AppendError, Chunk, CleanerConfig, CompactionPolicy, Core, CoreConfig, Event, FetchSpec,
-    LogConfig, Mutations, Reply,
-};
-use ringlog_engine::id::{Now, Part, PartitionKey, TopicId};
-use ringlog_engine::recovery::{PartitionMeta, RecoveryOptions, recover};
-use ringlog_engine::sim::{DiskConfig, Rng, SimDisk};
-use ringlog_engine::store::AbortedTransaction;
+use ringlog_engine::core::{CleanerConfig, CompactionPolicy, CoreConfig, LogConfig};
+use ringlog_engine::sim::Rng;
 
 const PRODUCERS: u64 = 3;
 const KEYS: u64 = 8;
@@ -26,115 +21,47 @@ type View = BTreeMap<u8, (i64, Option<Vec<u8>>)>;
 
 struct Machine {
     rng: Rng,
-    disk: SimDisk,
-    core: Core,
-    part: Part,
-    now: Now,
-    meta: PartitionMeta,
+    log: OnePartition,
     compactions: u64,
-}
-
-fn start(disk: &mut SimDisk, meta: &PartitionMeta, now: Now) -> (Core, Part) {
-    let options = RecoveryOptions {
-        shards: 1,
-        journal_file_len: core_config().journal_file_len(),
-        new_dir_id: [9; 16],
-        now_ms: now.wall_ms,
-        mutations: Mutations::default(),
-    };
-    let metas = std::slice::from_ref(meta);
-    let recovered = recover(&mut disk.blocking(None), metas, options).unwrap();
-    let config = CoreConfig {
-        existing_journals: recovered.existing_journals(0),
-        cleaner: CleanerConfig {
-            backoff_ms: 20,
-            dedupe_bytes: 0,
-            ..CleanerConfig::default()
-        },
-        ..core_config()
-    };
-    let core = Core::new(config, recovered.run, recovered.partitions, now);
-    let part = core.lookup(meta.key).unwrap();
-    (core, part)
 }
 
 impl Machine {
     fn new(seed: u64) -> Self {
         let mut rng = Rng::new(seed);
-        let mut disk = SimDisk::new(rng.fork(), DiskConfig::default());
-        let meta = PartitionMeta {
-            key: PartitionKey {
-                topic: TopicId([7; 16]),
-                partition: 0,
-            },
-            topic_name: "state".to_owned(),
-            config: LogConfig {
-                segment_bytes: 6_000,
-                retention_ms: -1,
-                compaction: Some(CompactionPolicy {
-                    dirty_ratio_ppm: rng.pick(&[0, 300_000]),
-                    delete_retention_ms: rng.pick(&[0, 50, 1 << 40]),
-                    ..CompactionPolicy::default()
-                }),
-                ..LogConfig::default()
-            },
+        let disk = rng.fork();
+        let log = LogConfig {
+            segment_bytes: 6_000,
+            retention_ms: -1,
+            compaction: Some(CompactionPolicy {
+                dirty_ratio_ppm: rng.pick(&[0, 300_000]),
+                delete_retention_ms: rng.pick(&[0, 50, 1 << 40]),
+                ..CompactionPolicy::default()
+            }),
+            ..LogConfig::default()
         };
-        let now = Now {
-            mono_ns: SECOND_NS,
-            wall_ms: 1_700_000_000_000,
+        let config = CoreConfig {
+            cleaner: CleanerConfig {
+                backoff_ms: 20,
+                dedupe_bytes: 0,
+                ..CleanerConfig::default()
+            },
+            ..core_config()
         };
-        let (core, part) = start(&mut disk, &meta, now);
         Self {
+            log: OnePartition::new(disk, "state", log, config),
             rng,
-            disk,
-            core,
-            part,
-            now,
-            meta,
             compactions: 0,
         }
     }
 
-    fn turn(&mut self) -> Vec<Event> {
-        let due = [self.disk.next_due_ns(), self.core.deadline_ns()];
-        let due = due.into_iter().flatten().min().unwrap();
-        self.now.mono_ns = due.clamp(self.now.mono_ns + 1_000, self.now.mono_ns + 10_000_000);
-        self.now.wall_ms = 1_700_000_000_000 + (self.now.mono_ns / 1_000_000) as i64;
-        while let Some((_, completion)) = self.disk.complete(self.now.mono_ns) {
-            self.core.complete(self.now, completion);
-        }
-        self.core.poll(self.now);
-        while let Some(op) = self.core.next_op() {
-            self.disk.submit(0, self.now.mono_ns, op);
-        }
-        std::iter::from_fn(|| self.core.next_event()).collect()
-    }
-
     fn crash(&mut self) {
-        self.compactions += self.core.stats().compactions;
+        self.compactions += self.log.core.stats().compactions;
         if self.rng.percent(30) {
-            self.disk.kill();
+            self.log.disk.kill();
         } else {
-            self.disk.lose_power();
+            self.log.disk.lose_power();
         }
-        (self.core, self.part) = start(&mut self.disk, &self.meta, self.now);
-    }
-
-    fn append_soon(&mut self, batch: &[u8]) {
-        while let Err(error) = self.core.append_internal(self.now, self.part, batch) {
-            assert_eq!(error, AppendError::Busy);
-            self.turn();
-        }
-    }
-
-    fn settle(&mut self) {
-        loop {
-            let offsets = self.core.offsets(self.part).unwrap();
-            if offsets.high_watermark == offsets.log_end {
-                return;
-            }
-            self.turn();
-        }
+        self.log.restart();
     }
 
     /// A transaction of some batches, decided at once, or a batch outside of any; returns what it leaves.
@@ -147,7 +74,7 @@ impl Machine {
             let mut builder = BatchBuilder::new()
                 .producer(id, 0, *sequence)
                 .transactional(true);
-            let base = self.core.offsets(self.part).unwrap().log_end;
+            let base = self.log.core.offsets(self.log.part).unwrap().log_end;
             let mut records = Vec::new();
             for at in 0..self.rng.between(1, 3) {
                 let key = self.rng.below(KEYS) as u8;
@@ -156,7 +83,7 @@ impl Machine {
                     .percent(85)
                     .then(|| vec![self.rng.next_u64() as u8; 200]);
                 builder.push(&NewRecord {
-                    timestamp_ms: self.now.wall_ms,
+                    timestamp_ms: self.log.now.wall_ms,
                     key: Some(&[key]),
                     value: value.as_deref(),
                     headers: &[],
@@ -164,49 +91,18 @@ impl Machine {
                 records.push((key, (base + at as i64, value)));
             }
             *sequence += records.len() as i32;
-            self.append_soon(&builder.build().unwrap());
+            self.log.append_soon(&builder.build().unwrap());
             written.extend(records);
         }
         let marker = Marker {
             committed,
             coordinator_epoch: 0,
         };
-        self.append_soon(&marker.batch(id, 0, self.now.wall_ms));
+        self.log
+            .append_soon(&marker.batch(id, 0, self.log.now.wall_ms));
         if committed {
             view.extend(written);
         }
-    }
-
-    fn fetch(&mut self, offset: i64) -> (Vec<u8>, Vec<AbortedTransaction>) {
-        let spec = FetchSpec {
-            offset,
-            max_bytes: 3_000,
-            min_one: true,
-            spans: false,
-            committed: true,
-        };
-        let reply = self.core.fetch(self.now, self.part, spec).unwrap();
-        let data = match reply {
-            Reply::Ready(data) => data,
-            Reply::Pending(read) => loop {
-                let found = self.turn().into_iter().find_map(|event| match event {
-                    Event::Fetched(id, result) if id == read => Some(result.unwrap()),
-                    _ => None,
-                });
-                if let Some(data) = found {
-                    break data;
-                }
-            },
-        };
-        let mut bytes = Vec::new();
-        for chunk in &data.chunks {
-            if let Chunk::Bytes(slice) = chunk {
-                bytes.extend_from_slice(slice);
-            }
-        }
-        // As the server does it: the list as of the answer.
-        let aborted = self.core.aborted(self.part, offset, data.end);
-        (bytes, aborted)
     }
 
     /// What a consumer that reads committed records has at the end, answer by answer as Kafka's does it.
@@ -214,7 +110,9 @@ impl Machine {
         let mut view = View::new();
         let mut offset = 0;
         loop {
-            let (bytes, mut aborted) = self.fetch(offset);
+            let (bytes, end) = self.log.fetch(offset, 3_000, true);
+            // As the server does it: the list as of the answer.
+            let mut aborted = self.log.core.aborted(self.log.part, offset, end);
             if bytes.is_empty() {
                 return view;
             }
@@ -267,15 +165,15 @@ fn a_committed_read_sees_the_last_committed_values_after_any_crash() {
             for _ in 0..machine.rng.between(10, 60) {
                 machine.write(&mut sequences, &mut view);
                 for _ in 0..machine.rng.below(6) {
-                    machine.turn();
+                    machine.log.turn();
                 }
             }
-            machine.settle();
+            machine.log.settle();
             assert_eq!(values(&machine.committed()), values(&view), "seed {seed}");
             for _ in 0..machine.rng.below(120) {
-                machine.turn();
+                machine.log.turn();
             }
-            dropped += machine.core.stats().compaction_dropped_records;
+            dropped += machine.log.core.stats().compaction_dropped_records;
             if machine.rng.percent(70) {
                 machine.crash();
             }
@@ -285,7 +183,7 @@ fn a_committed_read_sees_the_last_committed_values_after_any_crash() {
             let newest = |(key, seen): (&u8, &(i64, _))| seen.0 == view[key].0;
             assert!(seen.iter().all(newest), "seed {seed}");
         }
-        compactions += machine.compactions + machine.core.stats().compactions;
+        compactions += machine.compactions + machine.log.core.stats().compactions;
     }
     assert!(
         compactions > 80 && dropped > 5_000,

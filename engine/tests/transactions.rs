@@ -4,16 +4,17 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod machine;
+
 use std::collections::HashMap;
 
+use machine::one::OnePartition;
 use ringlog_engine::batch::{BatchBuilder, BatchHeader, Marker, NewRecord};
 use ringlog_engine::core::{
-    AppendError, Chunk, ColdReads, Core, CoreConfig, Durability, Event, FetchSpec, Inspect,
-    LogConfig, Mutations, Reply,
+    AppendError, ColdReads, CoreConfig, Durability, Inspect, LogConfig, Mutations,
 };
-use ringlog_engine::id::{Now, Part, PartitionKey, TopicId};
-use ringlog_engine::recovery::{PartitionMeta, RecoveryOptions, recover};
-use ringlog_engine::sim::{DiskConfig, Rng, SimDisk};
+use ringlog_engine::id::Now;
+use ringlog_engine::sim::Rng;
 
 const PRODUCERS: u64 = 4;
 
@@ -26,11 +27,7 @@ struct Producer {
 
 struct Machine {
     rng: Rng,
-    disk: SimDisk,
-    core: Core,
-    part: Part,
-    now: Now,
-    meta: PartitionMeta,
+    log: OnePartition,
     producers: [Producer; PRODUCERS as usize],
     /// What was seen: log start, high watermark, last stable offset.
     seen: (i64, i64, i64),
@@ -59,73 +56,22 @@ fn config() -> CoreConfig {
     }
 }
 
-fn start(disk: &mut SimDisk, meta: &PartitionMeta, now: Now) -> (Core, Part) {
-    let options = RecoveryOptions {
-        shards: 1,
-        journal_file_len: config().journal_file_len(),
-        new_dir_id: [9; 16],
-        now_ms: now.wall_ms,
-        mutations: Mutations::default(),
-    };
-    let metas = std::slice::from_ref(meta);
-    let recovered = recover(&mut disk.blocking(None), metas, options).unwrap();
-    let config = CoreConfig {
-        existing_journals: recovered.existing_journals(0),
-        ..config()
-    };
-    let core = Core::new(config, recovered.run, recovered.partitions, now);
-    let part = core.lookup(meta.key).unwrap();
-    (core, part)
-}
-
 impl Machine {
     fn new(seed: u64) -> Self {
         let mut rng = Rng::new(seed);
-        let mut disk = SimDisk::new(rng.fork(), DiskConfig::default());
-        let meta = PartitionMeta {
-            key: PartitionKey {
-                topic: TopicId([7; 16]),
-                partition: 0,
-            },
-            topic_name: "logs".to_owned(),
-            config: LogConfig {
-                segment_bytes: 20_000,
-                retention_ms: -1,
-                ..LogConfig::default()
-            },
+        let disk = rng.fork();
+        let log = LogConfig {
+            segment_bytes: 20_000,
+            retention_ms: -1,
+            ..LogConfig::default()
         };
-        let now = Now {
-            mono_ns: 1_000_000_000,
-            wall_ms: 1_700_000_000_000,
-        };
-        let (core, part) = start(&mut disk, &meta, now);
         Self {
+            log: OnePartition::new(disk, "logs", log, config()),
             rng,
-            disk,
-            core,
-            part,
-            now,
-            meta,
             producers: Default::default(),
             seen: (0, 0, 0),
             compared: (0, 0),
         }
-    }
-
-    /// Goes to whatever is due next.
-    fn turn(&mut self) -> Vec<Event> {
-        let due = [self.disk.next_due_ns(), self.core.deadline_ns()];
-        let due = due.into_iter().flatten().min().unwrap();
-        self.now.mono_ns = due.clamp(self.now.mono_ns + 1_000, self.now.mono_ns + 10_000_000);
-        self.now.wall_ms = 1_700_000_000_000 + (self.now.mono_ns / 1_000_000) as i64;
-        while let Some((_, completion)) = self.disk.complete(self.now.mono_ns) {
-            self.core.complete(self.now, completion);
-        }
-        self.core.poll(self.now);
-        while let Some(op) = self.core.next_op() {
-            self.disk.submit(0, self.now.mono_ns, op);
-        }
-        std::iter::from_fn(|| self.core.next_event()).collect()
     }
 
     /// Appends something: a batch of a transaction, one outside of any, or a marker, in either generation of the
@@ -133,7 +79,12 @@ impl Machine {
     fn append(&mut self) {
         let id = self.rng.below(PRODUCERS);
         let mut producer = self.producers[id as usize];
-        let is_open = self.core.producers(self.part).unwrap().ongoing(id as i64);
+        let is_open = self
+            .log
+            .core
+            .producers(self.log.part)
+            .unwrap()
+            .ongoing(id as i64);
         let ends = is_open.is_some() && self.rng.percent(40);
         let batch = if ends {
             if self.rng.percent(50) {
@@ -144,14 +95,18 @@ impl Machine {
                 committed: self.rng.percent(50),
                 coordinator_epoch: 0,
             };
-            marker.batch(id as i64, producer.epoch, self.now.wall_ms)
+            marker.batch(id as i64, producer.epoch, self.log.now.wall_ms)
         } else {
             let records = self.rng.between(1, 3);
-            let batch = data(self.now, id as i64, producer, records);
+            let batch = data(self.log.now, id as i64, producer, records);
             producer.sequence += records as i32;
             batch
         };
-        match self.core.append_internal(self.now, self.part, &batch) {
+        match self
+            .log
+            .core
+            .append_internal(self.log.now, self.log.part, &batch)
+        {
             Ok(appended) => {
                 assert!(!appended.duplicate);
                 self.producers[id as usize] = producer;
@@ -161,24 +116,15 @@ impl Machine {
         }
     }
 
-    /// Appends as soon as there is room.
-    fn append_soon(&mut self, batch: &[u8]) {
-        while let Err(error) = self.core.append_internal(self.now, self.part, batch) {
-            assert_eq!(error, AppendError::Busy);
-            self.turn();
-        }
-    }
-
     fn crash(&mut self) {
         if self.rng.percent(50) {
-            self.disk.kill();
+            self.log.disk.kill();
         } else {
-            self.disk.lose_power();
+            self.log.disk.lose_power();
         }
-        let (core, part) = start(&mut self.disk, &self.meta, self.now);
-        (self.core, self.part) = (core, part);
+        self.log.restart();
         // Coordinators outlive partitions; here the log is all there is. A batch that was not durable never was.
-        let known = self.core.producers(self.part).unwrap();
+        let known = self.log.core.producers(self.log.part).unwrap();
         for (id, producer) in self.producers.iter_mut().enumerate() {
             let found = known.get(id as i64);
             *producer = found.map_or(Producer::default(), |found| Producer {
@@ -189,42 +135,16 @@ impl Machine {
     }
 
     fn fetch(&mut self, offset: i64, committed: bool) -> Vec<u8> {
-        let spec = FetchSpec {
-            offset,
-            max_bytes: 8_000,
-            min_one: true,
-            spans: false,
-            committed,
-        };
-        let reply = self.core.fetch(self.now, self.part, spec).unwrap();
-        let data = match reply {
-            Reply::Ready(data) => data,
-            Reply::Pending(read) => loop {
-                let found = self.turn().into_iter().find_map(|event| match event {
-                    Event::Fetched(id, result) if id == read => Some(result.unwrap()),
-                    _ => None,
-                });
-                if let Some(data) = found {
-                    break data;
-                }
-            },
-        };
-        let mut bytes = Vec::new();
-        for chunk in data.chunks {
-            match chunk {
-                Chunk::Bytes(slice) => bytes.extend_from_slice(&slice),
-                Chunk::Span(_) => panic!("spans were not asked for"),
-            }
-        }
+        let (bytes, end) = self.log.fetch(offset, 8_000, committed);
         let last = headers(&bytes).last().map_or(offset, |h| h.next_offset());
-        assert!(bytes.is_empty() || last <= data.end, "{last} {}", data.end);
+        assert!(bytes.is_empty() || last <= end, "{last} {end}");
         bytes
     }
 
     /// All that can be read, batch by batch.
     fn read_all(&mut self, committed: bool) -> Vec<(BatchHeader, Option<Marker>)> {
         let mut found = Vec::new();
-        let mut offset = self.core.offsets(self.part).unwrap().log_start;
+        let mut offset = self.log.core.offsets(self.log.part).unwrap().log_start;
         loop {
             let bytes = self.fetch(offset, committed);
             if bytes.is_empty() {
@@ -244,7 +164,7 @@ impl Machine {
 
     /// Nothing goes back, ever.
     fn watch(&mut self) {
-        let offsets = self.core.offsets(self.part).unwrap();
+        let offsets = self.log.core.offsets(self.log.part).unwrap();
         let now = (
             offsets.log_start,
             offsets.high_watermark,
@@ -261,17 +181,11 @@ impl Machine {
 
     /// Lets everything become durable, and holds what the core says against the log.
     fn check(&mut self) {
-        loop {
-            let offsets = self.core.offsets(self.part).unwrap();
-            if offsets.high_watermark == offsets.log_end {
-                break;
-            }
-            self.turn();
-        }
+        self.log.settle();
         self.watch();
         let all = self.read_all(false);
         let committed = self.read_all(true);
-        let offsets = self.core.offsets(self.part).unwrap();
+        let offsets = self.log.core.offsets(self.log.part).unwrap();
         // Everything is there: the log of the test starts at 0 unless records were deleted.
         let mut open: HashMap<i64, i64> = HashMap::new();
         let mut aborted = Vec::new();
@@ -308,7 +222,7 @@ impl Machine {
         assert_eq!(committed.len(), before.count());
         let (from, to) = (self.rng.below(stable as u64 + 1) as i64, stable);
         for (from, to) in [(0, i64::MAX), (from, to)] {
-            let listed = self.core.aborted(self.part, from, to);
+            let listed = self.log.core.aborted(self.log.part, from, to);
             let listed = listed
                 .iter()
                 .map(|t| (t.producer_id, t.first_offset, t.last_offset));
@@ -356,7 +270,7 @@ fn what_is_stable_and_aborted_is_what_the_log_says_after_any_crash() {
                     machine.append();
                 }
                 if machine.rng.percent(40) {
-                    machine.turn();
+                    machine.log.turn();
                     machine.watch();
                 }
             }
@@ -377,55 +291,74 @@ fn records_deleted_take_the_aborted_transactions_before_them_along() {
     let mut machine = Machine::new(1);
     for _ in 0..100 {
         machine.append();
-        machine.turn();
+        machine.log.turn();
     }
     machine.check();
-    let listed = machine.core.aborted(machine.part, 0, i64::MAX);
+    let listed = machine.log.core.aborted(machine.log.part, 0, i64::MAX);
     let cut = listed[listed.len() / 2].last_offset + 1;
-    machine.core.delete_records(machine.part, cut).unwrap();
-    while machine.core.offsets(machine.part).unwrap().log_start < cut {
-        machine.turn();
+    machine
+        .log
+        .core
+        .delete_records(machine.log.part, cut)
+        .unwrap();
+    while machine
+        .log
+        .core
+        .offsets(machine.log.part)
+        .unwrap()
+        .log_start
+        < cut
+    {
+        machine.log.turn();
     }
     let kept: Vec<_> = listed
         .into_iter()
         .filter(|t| t.last_offset >= cut)
         .collect();
-    assert_eq!(machine.core.aborted(machine.part, 0, i64::MAX), kept);
+    assert_eq!(
+        machine.log.core.aborted(machine.log.part, 0, i64::MAX),
+        kept
+    );
     machine.crash();
-    assert_eq!(machine.core.aborted(machine.part, 0, i64::MAX), kept);
+    assert_eq!(
+        machine.log.core.aborted(machine.log.part, 0, i64::MAX),
+        kept
+    );
 }
 
 #[test]
 fn a_marker_decides_when_it_is_durable_and_not_before() {
     let mut machine = Machine::new(2);
     let producer = Producer::default();
-    let batch = data(machine.now, 1, producer, 2);
-    let part = machine.part;
-    machine.append_soon(&batch);
-    while machine.core.offsets(part).unwrap().high_watermark < 2 {
-        machine.turn();
+    let batch = data(machine.log.now, 1, producer, 2);
+    let part = machine.log.part;
+    machine.log.append_soon(&batch);
+    while machine.log.core.offsets(part).unwrap().high_watermark < 2 {
+        machine.log.turn();
     }
-    assert_eq!(machine.core.offsets(part).unwrap().last_stable, 0);
+    assert_eq!(machine.log.core.offsets(part).unwrap().last_stable, 0);
     assert!(machine.fetch(0, true).is_empty() && !machine.fetch(0, false).is_empty());
     let marker = Marker {
         committed: true,
         coordinator_epoch: 0,
     };
     let batch = marker.batch(1, 0, 0);
-    let refused = machine.core.append(machine.now, part, &batch);
+    let refused = machine.log.core.append(machine.log.now, part, &batch);
     assert_eq!(refused, Err(AppendError::ControlBatch));
-    machine.append_soon(&batch);
-    assert_eq!(machine.core.offsets(part).unwrap().last_stable, 0);
-    assert_eq!(machine.core.producers(part).unwrap().ongoing(1), None);
+    machine.log.append_soon(&batch);
+    assert_eq!(machine.log.core.offsets(part).unwrap().last_stable, 0);
+    assert_eq!(machine.log.core.producers(part).unwrap().ongoing(1), None);
     // It is lost: the transaction is open again, and may be ended again.
-    machine.disk.lose_power();
-    let (core, part) = start(&mut machine.disk, &machine.meta, machine.now);
-    (machine.core, machine.part) = (core, part);
-    assert_eq!(machine.core.offsets(part).unwrap().last_stable, 0);
-    assert_eq!(machine.core.producers(part).unwrap().ongoing(1), Some(0));
-    machine.append_soon(&batch);
-    while machine.core.offsets(part).unwrap().last_stable < 3 {
-        machine.turn();
+    machine.log.disk.lose_power();
+    machine.log.restart();
+    assert_eq!(machine.log.core.offsets(part).unwrap().last_stable, 0);
+    assert_eq!(
+        machine.log.core.producers(part).unwrap().ongoing(1),
+        Some(0)
+    );
+    machine.log.append_soon(&batch);
+    while machine.log.core.offsets(part).unwrap().last_stable < 3 {
+        machine.log.turn();
     }
     assert_eq!(machine.read_all(true).len(), 2);
 }

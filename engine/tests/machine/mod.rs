@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, dead_code, unreachable_pub)]
 
+pub mod one;
+
 use ringlog_engine::batch::{BatchBuilder, NewRecord};
 use ringlog_engine::core::{
     AppendError, ColdReads, Core, CoreConfig, Durability, Inspect, LogConfig, Mutations,
