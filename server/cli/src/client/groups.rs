@@ -60,17 +60,9 @@ pub(crate) struct Member {
     pub(crate) assigned: BTreeMap<String, Vec<i32>>,
 }
 
-/// A committed offset.
+/// An offset that is committed, or is to be.
 #[derive(Debug, Clone)]
 pub(crate) struct Committed {
-    pub(crate) topic: String,
-    pub(crate) partition: i32,
-    pub(crate) offset: i64,
-}
-
-/// An offset that is to be committed.
-#[derive(Debug, Clone)]
-pub(crate) struct NewOffset {
     pub(crate) topic: String,
     pub(crate) partition: i32,
     pub(crate) offset: i64,
@@ -213,7 +205,7 @@ impl Client {
     }
 
     /// Commits offsets for a group without members.
-    pub(crate) fn commit(&mut self, group: &str, offsets: &[NewOffset]) -> Outcome {
+    pub(crate) fn commit(&mut self, group: &str, offsets: &[Committed]) -> Outcome {
         let coordinator = self.coordinator(group)?;
         let mut topics: BTreeMap<&str, Vec<OffsetCommitRequestPartition>> = BTreeMap::new();
         for new in offsets {

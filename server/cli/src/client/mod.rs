@@ -12,7 +12,7 @@ use ringlog_load::protocol::{ControlClient, ControlError};
 
 use crate::failure::{Failure, Outcome};
 
-pub(crate) use groups::{Committed, Group, Listed, Member, NewOffset};
+pub(crate) use groups::{Committed, Group, Listed, Member};
 pub(crate) use offsets::{At, Isolation};
 pub(crate) use topics::{Topic, TopicPartition, alike, words};
 

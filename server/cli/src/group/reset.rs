@@ -6,7 +6,7 @@ use std::str::FromStr;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use crate::client::{Client, Committed, Connect, Isolation, NewOffset};
+use crate::client::{Client, Committed, Connect, Isolation};
 use crate::failure::{Failure, Outcome};
 use crate::output::{Column, Output, count, table};
 use crate::place::Place;
@@ -102,7 +102,7 @@ pub(super) fn run(args: &ResetArgs) -> Outcome {
                 .remedy("stop them first"));
             }
         }
-        let new = |step: &Step| NewOffset {
+        let new = |step: &Step| Committed {
             topic: step.topic.clone(),
             partition: step.partition,
             offset: step.new,

@@ -41,14 +41,34 @@ pub(super) struct Checked {
     pub(super) bytes: u64,
 }
 
+/// Findings of one kind: the first ones whole, the rest as a number.
+#[derive(Default)]
+struct Findings {
+    told: Vec<Finding>,
+    left_out: u64,
+}
+
+impl Findings {
+    fn add(&mut self, file: &str, at: Option<u64>, what: String, start: &str) {
+        if self.told.len() == FINDINGS_MAX {
+            self.left_out += 1;
+            return;
+        }
+        self.told.push(Finding {
+            file: file.to_owned(),
+            at,
+            what,
+            start: start.to_owned(),
+        });
+    }
+}
+
 /// What is told at the end.
 pub(super) struct Report {
     data: PathBuf,
     pub(super) checked: Checked,
-    faults: Vec<Finding>,
-    notes: Vec<Finding>,
-    more_faults: u64,
-    more_notes: u64,
+    faults: Findings,
+    notes: Findings,
     start: Option<Result<String, String>>,
     bar: ProgressBar,
 }
@@ -66,10 +86,8 @@ impl Report {
         Self {
             data: data.to_owned(),
             checked: Checked::default(),
-            faults: Vec::new(),
-            notes: Vec::new(),
-            more_faults: 0,
-            more_notes: 0,
+            faults: Findings::default(),
+            notes: Findings::default(),
             start: None,
             bar,
         }
@@ -83,16 +101,7 @@ impl Report {
         what: impl Into<String>,
         start: &str,
     ) {
-        let (what, start) = (what.into(), start.to_owned());
-        match self.faults.len() < FINDINGS_MAX {
-            true => self.faults.push(Finding {
-                file: file.to_owned(),
-                at,
-                what,
-                start,
-            }),
-            false => self.more_faults += 1,
-        }
+        self.faults.add(file, at, what.into(), start);
     }
 
     /// Something is worth knowing, and no fault.
@@ -103,16 +112,7 @@ impl Report {
         what: impl Into<String>,
         start: &str,
     ) {
-        let (what, start) = (what.into(), start.to_owned());
-        match self.notes.len() < FINDINGS_MAX {
-            true => self.notes.push(Finding {
-                file: file.to_owned(),
-                at,
-                what,
-                start,
-            }),
-            false => self.more_notes += 1,
-        }
+        self.notes.add(file, at, what.into(), start);
     }
 
     /// What a start would do: serve, or refuse.
@@ -133,7 +133,7 @@ impl Report {
     }
 
     fn fault_count(&self) -> u64 {
-        self.faults.len() as u64 + self.more_faults
+        self.faults.told.len() as u64 + self.faults.left_out
     }
 
     /// Tells everything; a failure if something is wrong.
@@ -153,10 +153,10 @@ impl Report {
                 json!({
                     "directory": self.data,
                     "clean": clean,
-                    "faults": self.faults,
-                    "faults_left_out": self.more_faults,
-                    "notes": self.notes,
-                    "notes_left_out": self.more_notes,
+                    "faults": self.faults.told,
+                    "faults_left_out": self.faults.left_out,
+                    "notes": self.notes.told,
+                    "notes_left_out": self.notes.left_out,
                     "start": start,
                     "checked": self.checked,
                 })
@@ -176,11 +176,9 @@ impl Report {
             anstyle::AnsiColor::Green.on_default().bold(),
         );
         let mut text = String::new();
-        for (style, word, findings, more) in [
-            (yellow, "note", &self.notes, self.more_notes),
-            (red, "fault", &self.faults, self.more_faults),
-        ] {
-            for finding in findings {
+        for (style, word, findings) in [(yellow, "note", &self.notes), (red, "fault", &self.faults)]
+        {
+            for finding in &findings.told {
                 let at = finding
                     .at
                     .map_or(String::new(), |at| format!(" at byte {at}"));
@@ -189,8 +187,8 @@ impl Report {
                     finding.file, finding.what, finding.start
                 );
             }
-            if more > 0 {
-                text += &format!("{style}{word}{style:#} {more} more\n");
+            if findings.left_out > 0 {
+                text += &format!("{style}{word}{style:#} {} more\n", findings.left_out);
             }
         }
         let checked = &self.checked;
