@@ -7,17 +7,15 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use kafka_wire::create_topics_request::{CreatableTopic, CreatableTopicConfig};
-use kafka_wire::fetch_request::{FetchPartition, FetchTopic};
 use kafka_wire::offset_commit_request::{OffsetCommitRequestPartition, OffsetCommitRequestTopic};
 use kafka_wire::{
-    CreateTopicsRequest, FetchRequest, FindCoordinatorRequest, OffsetCommitRequest,
-    OffsetFetchRequest,
+    CreateTopicsRequest, FindCoordinatorRequest, OffsetCommitRequest, OffsetFetchRequest,
 };
 use ringlog_engine::batch::{BatchBuilder, BatchHeader, Compression, NewRecord, body};
 use ringlog_server::message;
 
 use super::process::{Client, Server, command, new_dir};
-use super::{now_ms, produce_batch};
+use super::{fetch, now_ms, produce_batch};
 
 const SETTINGS: [&str; 10] = [
     "--set",
@@ -105,26 +103,9 @@ fn create(client: &mut Client, name: &str, partitions: i32, configs: &[(&str, &s
 fn read_all(client: &mut Client, topic: &str) -> Vec<(i64, String, String)> {
     let (mut records, mut offset) = (Vec::new(), 0);
     loop {
-        let partition = message!(FetchPartition {
-            fetch_offset: offset,
-            partition_max_bytes: 1 << 20,
-        });
-        let request = message!(FetchRequest {
-            max_wait_ms: 100,
-            min_bytes: 1,
-            max_bytes: 1 << 20,
-            session_epoch: -1,
-            topics: vec![message!(FetchTopic {
-                topic: topic.into(),
-                partitions: vec![partition],
-            })],
-        });
-        let response = client.call(11, &request);
-        let found = &response.responses[0].partitions[0];
-        assert_eq!(found.error_code, 0);
-        let bytes = found.records.clone().unwrap_or_default();
+        let (bytes, high_watermark) = fetch(client, topic, offset, 100);
         if bytes.is_empty() {
-            assert_eq!(offset, found.high_watermark, "nothing before the end");
+            assert_eq!(offset, high_watermark, "nothing before the end");
             return records;
         }
         let mut rest = &bytes[..];

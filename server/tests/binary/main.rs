@@ -81,29 +81,35 @@ fn try_produce(client: &mut Client, topic: &str, batch: Bytes) -> (i16, i64) {
     (partition.error_code, partition.base_offset)
 }
 
+/// Batches of a topic's first partition from `offset` on, and its high watermark.
+fn fetch(client: &mut Client, topic: &str, offset: i64, max_wait_ms: i32) -> (Bytes, i64) {
+    let partition = message!(FetchPartition {
+        fetch_offset: offset,
+        partition_max_bytes: 1 << 20,
+    });
+    let request = message!(FetchRequest {
+        max_wait_ms: max_wait_ms,
+        min_bytes: 1,
+        max_bytes: 1 << 20,
+        session_epoch: -1,
+        topics: vec![message!(FetchTopic {
+            topic: topic.into(),
+            partitions: vec![partition],
+        })],
+    });
+    let response = client.call(11, &request);
+    let found = &response.responses[0].partitions[0];
+    assert_eq!(found.error_code, 0);
+    let records = found.records.clone().unwrap_or_default();
+    (records, found.high_watermark)
+}
+
 /// Every value of a topic, by offset.
 fn consume(client: &mut Client, topic: &str, count: usize) -> Vec<String> {
     let mut values = Vec::new();
     let mut scratch = Vec::new();
     while values.len() < count {
-        let partition = message!(FetchPartition {
-            fetch_offset: values.len() as i64,
-            partition_max_bytes: 1 << 20,
-        });
-        let request = message!(FetchRequest {
-            max_wait_ms: 1000,
-            min_bytes: 1,
-            max_bytes: 1 << 20,
-            session_epoch: -1,
-            topics: vec![message!(FetchTopic {
-                topic: topic.into(),
-                partitions: vec![partition],
-            })],
-        });
-        let response = client.call(11, &request);
-        let found = &response.responses[0].partitions[0];
-        assert_eq!(found.error_code, 0);
-        let records = found.records.clone().unwrap_or_default();
+        let (records, _) = fetch(client, topic, values.len() as i64, 1000);
         assert!(!records.is_empty(), "only {} of {count}", values.len());
         let mut rest = &records[..];
         while let Ok(header) = ringlog_engine::batch::BatchHeader::parse(rest) {
