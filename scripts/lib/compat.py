@@ -8,6 +8,7 @@ from pathlib import Path
 import bad_input
 import checks
 import special
+import streams
 import suites
 import wire
 from broker import KafkaBroker, RinglogBroker
@@ -40,7 +41,7 @@ def all_checks(context):
         checks.time_checks, checks.admin_checks,
         special.rsyslog_checks, special.java_checks, special.segment_checks,
         bad_input.bad_input_checks, suites.group_heavy_checks, suites.exactly_once_checks,
-        suites.shard_checks, suites.kgo_suite_checks,
+        suites.shard_checks, streams.streams_checks, suites.kgo_suite_checks,
     ):
         for name, body, *needs in family(context):
             yield name, body, needs[0] if needs else ()

@@ -116,6 +116,19 @@ def jars(name, what):
     return _once(CACHE / name, pom.read_text(), build) / "jars"
 
 
+def java_classes():
+    """The class path of our Java programs, of Kafka Streams, Connect and MirrorMaker."""
+    folder = jars("java", "Kafka Streams and Connect")
+    sources = sorted((CLIENTS / "java").glob("*.java"))
+
+    def build(target):
+        compiler = apt("javac", "default-jdk-headless")
+        _attempt("the Java programs", [compiler, "-cp", f"{folder}/*", "-d", target, *sources])
+
+    inputs = "".join(path.read_text() for path in (CLIENTS / "java" / "pom.xml", *sources))
+    return f"{_once(CACHE / 'java' / 'classes', inputs, build)}:{folder}/*"
+
+
 def pom_version(name):
     """The version that compat.d/<name>/pom.xml names."""
     return re.search(r"<(?:peer|kafka).version>([^<]+)<", (CLIENTS / name / "pom.xml").read_text()).group(1)

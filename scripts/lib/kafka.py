@@ -21,12 +21,12 @@ def version():
     return install.pom_version("kafka")
 
 
-def command(name, *arguments, jvm=QUICK_JVM, log_level="warn"):
-    """The command line of one of Kafka's classes."""
+def command(name, *arguments, jvm=QUICK_JVM, log_level="warn", classes=None):
+    """The command line of one of Kafka's classes; `classes` is the class path, if it is not that of broker and tools."""
     return [
         install.java(), *jvm, f"-Dkafka.log.level={log_level}",
         f"-Dlog4j2.configurationFile={CLIENTS / 'kafka' / 'log4j2.properties'}",
-        "-cp", f"{install.kafka_jars()}/*", name, *arguments,
+        "-cp", classes or f"{install.kafka_jars()}/*", name, *arguments,
     ]
 
 

@@ -10,6 +10,8 @@ OFFSET_COMMIT, OFFSET_FETCH, FIND_COORDINATOR = 8, 9, 10
 JOIN_GROUP, HEARTBEAT, LEAVE_GROUP, SYNC_GROUP = 11, 12, 13, 14
 API_VERSIONS, CREATE_TOPICS, DELETE_TOPICS, INIT_PRODUCER_ID = 18, 19, 20, 22
 OFFSET_FOR_LEADER_EPOCH, DESCRIBE_CONFIGS = 23, 32
+# A time that asks ListOffsets for the end.
+LATEST = -1
 
 
 def i8(value):
@@ -190,6 +192,22 @@ class Cluster:
         nodes, _, topics = self._metadata([topic])
         _, partitions = topics[topic]
         return {index: nodes[leader] for index, (error, leader) in partitions.items() if error == 0 and leader in nodes}
+
+    def ends(self, topic):
+        """{partition: its end offset}, for the partitions that have a leader."""
+        found = {}
+        for index, port in self.leaders(topic).items():
+            body = i32(-1) + array(string(topic) + array(i32(index) + i64(LATEST)))
+            reader = ask(port, LIST_OFFSETS, 1, body)
+
+            if reader is None:
+                continue
+            # One topic, one partition: counts and names that are known.
+            reader.i32(), reader.string(), reader.i32(), reader.i32()
+            error, _, offset = reader.i16(), reader.i64(), reader.i64()
+            if error == 0:
+                found[index] = offset
+        return found
 
     def coordinator(self, group):
         """The port of a group's coordinator, None while it has none."""
