@@ -8,6 +8,7 @@ pub mod layouts;
 pub mod mapping;
 mod namespace;
 pub mod nic;
+pub mod pair;
 pub mod queue_read;
 mod ring_net;
 pub mod seek_model;

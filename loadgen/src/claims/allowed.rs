@@ -49,7 +49,7 @@ pub fn refused() -> Vec<Refused> {
             "a pair of virtual Ethernet devices",
             reach(Medium::Veth).err().map(|error| {
                 format!(
-                    "{error}; left out: C2 and C3 over it. To allow: root, or CAP_SYS_ADMIN and CAP_NET_ADMIN, and the command ip \
+                    "{error}; left out: C2, C3 and C5 over it. To allow: root, or CAP_SYS_ADMIN and CAP_NET_ADMIN, and the command ip \
                      (Debian: iproute2)"
                 )
             }),

@@ -4,10 +4,13 @@ use std::fs::{self, File};
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
 use std::sync::mpsc::channel;
 use std::time::{Duration, Instant};
 
 use clap::Parser;
+use ringlog_benches::claims::pair::{End, Pair};
+use ringlog_benches::claims::transfer::Medium;
 use ringlog_benches::claims::{Figures, make_cold, make_hot};
 use rustix::process::{Pid, Signal, kill_process};
 
@@ -31,6 +34,8 @@ pub struct Broker {
     bootstrap: String,
     folder: PathBuf,
     cpus: Vec<usize>,
+    /// The namespaces it and its clients are in, if not the host's.
+    pair: Option<Arc<Pair>>,
 }
 
 impl Broker {
@@ -39,14 +44,28 @@ impl Broker {
     /// # Errors
     /// [`PointError::Unavailable`] without a binary, and with the server's own reason when it refuses.
     pub fn start(lab: &Lab, name: &str, arguments: &str) -> Result<Self, PointError> {
+        Self::start_in(lab, name, arguments, None)
+    }
+
+    /// The same at the far end of a pair, if one is given: then [`Broker::load_over`] has both media.
+    ///
+    /// # Errors
+    /// As [`Broker::start`].
+    pub fn start_in(
+        lab: &Lab,
+        name: &str,
+        arguments: &str,
+        pair: Option<Arc<Pair>>,
+    ) -> Result<Self, PointError> {
         let folder = lab.scratch.path().join(name);
         fs::create_dir_all(&folder).map_err(failed)?;
-        let child = spawn(lab, &folder, arguments)?;
+        let child = spawn(lab, &folder, arguments, pair.as_ref())?;
         let mut broker = Self {
             child,
             bootstrap: String::new(),
             folder,
             cpus: lab.cores.load.clone(),
+            pair,
         };
         broker.bootstrap = broker.ready(lab)?;
         Ok(broker)
@@ -76,7 +95,7 @@ impl Broker {
     /// # Errors
     /// [`PointError`].
     pub fn restart(&mut self, lab: &Lab, arguments: &str) -> Result<(), PointError> {
-        self.child = spawn(lab, &self.folder, arguments)?;
+        self.child = spawn(lab, &self.folder, arguments, self.pair.as_ref())?;
         self.bootstrap = self.ready(lab)?;
         Ok(())
     }
@@ -141,15 +160,20 @@ impl Broker {
     /// # Errors
     /// [`PointError::Failed`]: a wrong line, a run that broke off, an error in any request.
     pub fn load(&self, line: &str) -> Result<RunResult, PointError> {
-        self.load_into(line, None)
+        self.load_over(Medium::Loopback, line, None)
     }
 
-    /// The same, and latencies go to a file.
+    /// The same over either medium, and latencies go to a file.
     ///
     /// # Errors
-    /// As [`Broker::load`].
-    pub fn load_into(&self, line: &str, histogram: Option<&Path>) -> Result<RunResult, PointError> {
-        let result = self.carry_out(line, histogram)?;
+    /// As [`Broker::load`]; [`PointError::Unavailable`] over a pair when it was started without one.
+    pub fn load_over(
+        &self,
+        medium: Medium,
+        line: &str,
+        histogram: Option<&Path>,
+    ) -> Result<RunResult, PointError> {
+        let result = self.carry_out(medium, line, histogram)?;
         if result.error_count() > 0 {
             let roles = [&result.produce, &result.consume];
             let names: Vec<&String> = roles
@@ -170,10 +194,15 @@ impl Broker {
     /// # Errors
     /// [`PointError::Failed`]: a wrong line, a run that broke off.
     pub fn load_until_killed(&self, line: &str) -> Result<RunResult, PointError> {
-        self.carry_out(line, None)
+        self.carry_out(Medium::Loopback, line, None)
     }
 
-    fn carry_out(&self, line: &str, histogram: Option<&Path>) -> Result<RunResult, PointError> {
+    fn carry_out(
+        &self,
+        medium: Medium,
+        line: &str,
+        histogram: Option<&Path>,
+    ) -> Result<RunResult, PointError> {
         let (bootstrap, pid) = (&self.bootstrap, self.pid());
         let words =
             format!("ringlog-load {line} --json --bootstrap {bootstrap} --server-pid {pid}");
@@ -190,7 +219,17 @@ impl Broker {
         };
         request.options.cpus.clone_from(&self.cpus);
         request.options.hist_out = histogram.map(Path::to_owned);
-        run::run(&request.options).map_err(|error| PointError::Failed(format!("{line}: {error}")))
+        let run = || {
+            run::run(&request.options)
+                .map_err(|error| PointError::Failed(format!("{line}: {error}")))
+        };
+        match (&self.pair, medium) {
+            (None, Medium::Loopback) => run(),
+            (None, Medium::Veth) => Err(PointError::Unavailable(
+                "the server is not at an end of a pair of virtual devices".into(),
+            )),
+            (Some(pair), medium) => within(pair, end_of(medium), run),
+        }
     }
 
     /// Takes its segment files out of the page cache, or brings them in; looks whether it worked.
@@ -224,8 +263,30 @@ impl Broker {
     }
 }
 
-/// Starts the server's process in `folder`.
-fn spawn(lab: &Lab, folder: &Path, arguments: &str) -> Result<Child, PointError> {
+/// Where the clients are: a server at the far end of a pair is reached over loopback from there, over the pair from the near end.
+fn end_of(medium: Medium) -> End {
+    match medium {
+        Medium::Loopback => End::Far,
+        Medium::Veth => End::Near,
+    }
+}
+
+/// Works at an end of a pair, in a thread of its own: those that it starts are there too.
+fn within<T: Send>(
+    pair: &Pair,
+    end: End,
+    work: impl FnOnce() -> Result<T, PointError> + Send,
+) -> Result<T, PointError> {
+    pair.within(end, || Ok(work())).map_err(failed)?
+}
+
+/// Starts the server's process in `folder`, at the far end of a pair if one is given.
+fn spawn(
+    lab: &Lab,
+    folder: &Path,
+    arguments: &str,
+    pair: Option<&Arc<Pair>>,
+) -> Result<Child, PointError> {
     let binary = lab.server.as_ref().ok_or_else(|| {
         let reason =
             "ringlog-server is not beside ringlog-load: build it, or name it with --server";
@@ -242,9 +303,16 @@ fn spawn(lab: &Lab, folder: &Path, arguments: &str) -> Result<Child, PointError>
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(log);
+    let far = End::Far.address().to_string();
+    if pair.is_some() {
+        command.args(["--listen", &far, "--advertise", &far]);
+    }
     // A child runs where the thread runs that starts it.
-    let cores = lab.cores.server.clone();
+    let (cores, pair) = (lab.cores.server.clone(), pair.cloned());
     let child = std::thread::spawn(move || {
+        if let Some(pair) = pair {
+            pair.enter(End::Far)?;
+        }
         run::pin(&cores)?;
         command.spawn()
     });

@@ -2,28 +2,19 @@
 
 use std::io::{self, Read};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
-use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::mpsc::{Sender, channel};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use rustix::net::sockopt::set_socket_send_buffer_size;
-use rustix::thread::gettid;
+use rustix::net::sockopt::{Timeout, set_socket_send_buffer_size, set_socket_timeout};
 use rustix::time::{ClockId, clock_gettime};
 use serde::{Deserialize, Serialize};
 
-use super::super::namespace::own_network;
+use super::super::pair::{End, Pair};
 use super::pin;
 
-/// Addresses of either end of the pair: from the range that is set aside for benchmarks (RFC 2544).
-const NEAR: &str = "198.18.0.1/30";
-const FAR: &str = "198.18.0.2/30";
-const FAR_ADDRESS: Ipv4Addr = Ipv4Addr::new(198, 18, 0, 2);
-/// Names of the pair, each in a namespace of its own.
-const NEAR_NAME: &str = "claims0";
-const FAR_NAME: &str = "claims1";
 /// Longest a connection may take.
 const CONNECT_MAX: Duration = Duration::from_secs(5);
 
@@ -74,56 +65,43 @@ impl Link {
     /// The system's; for a pair, privilege or the `ip` command may be missing.
     pub(super) fn open(medium: Medium, buffer: SendBuffer, cpus: &[usize]) -> io::Result<Self> {
         let taken = Arc::new(Taken::default());
+        let pair = match medium {
+            Medium::Loopback => None,
+            Medium::Veth => Some(Arc::new(Pair::make()?)),
+        };
         let (to, from) = channel();
-        let (go, wait) = channel();
-        let (counted, cpus) = (Arc::clone(&taken), cpus.to_vec());
+        let (counted, cpus, far) = (Arc::clone(&taken), cpus.to_vec(), pair.clone());
         let thread = std::thread::Builder::new()
             .name("claims-reader".into())
             .spawn(move || {
                 pin(&cpus)?;
-                read(medium, &to, &wait, &counted)
+                let address = match far {
+                    None => Ipv4Addr::LOCALHOST,
+                    Some(pair) => {
+                        pair.enter(End::Far)?;
+                        End::Far.address()
+                    }
+                };
+                read(address, &to, &counted)
             })?;
         let mut link = Self {
             stream: None,
             taken,
             thread: Some(thread),
         };
-        let address = link.join_up(medium, &from, &go);
-        // Without an address the reader has given up or must: it waits for a word, and gets none.
-        drop(go);
-        let stream = TcpStream::connect_timeout(&address?, CONNECT_MAX)?;
+        if let Some(pair) = &pair {
+            pair.enter(End::Near)?;
+        }
+        let Ok(address) = from.recv() else {
+            return Err(link.why());
+        };
+        let stream = TcpStream::connect_timeout(&address, CONNECT_MAX)?;
         stream.set_nodelay(true)?;
         if buffer == SendBuffer::Narrow {
             set_socket_send_buffer_size(&stream, NARROW_BYTES)?;
         }
         link.stream = Some(stream);
         Ok(link)
-    }
-
-    fn join_up(
-        &mut self,
-        medium: Medium,
-        from: &Receiver<Word>,
-        go: &Sender<()>,
-    ) -> io::Result<SocketAddr> {
-        if medium == Medium::Veth {
-            let Ok(Word::Namespace(thread)) = from.recv() else {
-                return Err(self.why());
-            };
-            own_network()?;
-            let thread = thread.to_string();
-            ip(&[
-                "link", "add", NEAR_NAME, "type", "veth", "peer", "name", FAR_NAME, "netns",
-                &thread,
-            ])?;
-            ip(&["addr", "add", NEAR, "dev", NEAR_NAME])?;
-            ip(&["link", "set", NEAR_NAME, "up"])?;
-            let _ = go.send(());
-        }
-        match from.recv() {
-            Ok(Word::Listening(address)) => Ok(address),
-            _ => Err(self.why()),
-        }
     }
 
     /// Why the reading thread gave up.
@@ -183,28 +161,14 @@ pub fn reach(medium: Medium) -> io::Result<()> {
     thread.join().map_err(broken)?
 }
 
-enum Word {
-    Namespace(i32),
-    Listening(SocketAddr),
-}
-
-fn read(medium: Medium, to: &Sender<Word>, wait: &Receiver<()>, taken: &Taken) -> io::Result<()> {
-    let address = match medium {
-        Medium::Loopback => Ipv4Addr::LOCALHOST,
-        Medium::Veth => {
-            own_network()?;
-            let _ = to.send(Word::Namespace(gettid().as_raw_nonzero().get()));
-            if wait.recv().is_err() {
-                return Err(io::Error::other("the pair could not be made"));
-            }
-            ip(&["addr", "add", FAR, "dev", FAR_NAME])?;
-            ip(&["link", "set", FAR_NAME, "up"])?;
-            FAR_ADDRESS
-        }
-    };
+/// Tells its address, takes one connection and throws away what comes.
+fn read(address: Ipv4Addr, to: &Sender<SocketAddr>, taken: &Taken) -> io::Result<()> {
     let listener = TcpListener::bind((address, 0))?;
-    let _ = to.send(Word::Listening(listener.local_addr()?));
+    let _ = to.send(listener.local_addr()?);
+    // Whoever was to connect may have given up.
+    set_socket_timeout(&listener, Timeout::Recv, Some(CONNECT_MAX))?;
     let (mut stream, _) = listener.accept()?;
+    stream.set_read_timeout(None)?;
     let mut buffer = vec![0; 1 << 20];
     loop {
         let read = match stream.read(&mut buffer) {
@@ -218,20 +182,4 @@ fn read(medium: Medium, to: &Sender<Word>, wait: &Receiver<()>, taken: &Taken) -
         taken.cpu_ns.store(cpu_ns, Ordering::Release);
         taken.bytes.fetch_add(read as u64, Ordering::Release);
     }
-}
-
-/// Runs `ip`, in the namespace of the calling thread.
-fn ip(arguments: &[&str]) -> io::Result<()> {
-    let output = Command::new("ip")
-        .args(arguments)
-        .output()
-        .map_err(|error| io::Error::new(error.kind(), format!("ip (Debian: iproute2): {error}")))?;
-    if output.status.success() {
-        return Ok(());
-    }
-    let said = String::from_utf8_lossy(&output.stderr).trim().to_owned();
-    Err(io::Error::other(format!(
-        "ip {}: {said}",
-        arguments.join(" ")
-    )))
 }

@@ -19,7 +19,7 @@ pub(super) const C10: WholeClaim = WholeClaim {
     points,
     space_gib: [1, 8, 24],
     setup_s: [1.0, 1.0, 2.0],
-    budget_s: [2.0, 20.0, 260.0],
+    budget_s: [2.0, 19.0, 260.0],
     judge,
 };
 

@@ -65,7 +65,7 @@ impl Claim for C18 {
     }
 
     fn budget_s(&self, scale: Scale) -> f64 {
-        scale.pick(2.0, 20.0, 120.0)
+        scale.pick(2.0, 17.0, 120.0)
     }
 
     fn rig<'a>(&self, lab: &'a Lab, _points: &[Point]) -> Result<Box<dyn Rig + 'a>, PointError> {

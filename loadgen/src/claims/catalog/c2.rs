@@ -92,7 +92,7 @@ impl Claim for C2 {
     }
 
     fn budget_s(&self, scale: Scale) -> f64 {
-        scale.pick(2.0, 26.0, 420.0)
+        scale.pick(2.0, 25.0, 420.0)
     }
 
     fn rig<'a>(&self, lab: &'a Lab, _points: &[Point]) -> Result<Box<dyn Rig + 'a>, PointError> {

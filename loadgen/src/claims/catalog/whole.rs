@@ -2,10 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use ringlog_benches::claims::Figures;
 use ringlog_benches::claims::counts::ProcessCalls;
+use ringlog_benches::claims::pair::Pair;
+use ringlog_benches::claims::transfer::Medium;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
@@ -58,8 +61,12 @@ impl Claim for WholeClaim {
         scale.of(self.budget_s)
     }
 
-    fn rig<'a>(&self, lab: &'a Lab, _points: &[Point]) -> Result<Box<dyn Rig + 'a>, PointError> {
-        Ok(Box::new(WholeRig::new(lab, self.id)?))
+    fn rig<'a>(&self, lab: &'a Lab, points: &[Point]) -> Result<Box<dyn Rig + 'a>, PointError> {
+        let mut rig = WholeRig::new(lab, self.id)?;
+        if points.iter().any(|p| p.params.contains_key("medium")) {
+            rig.between_namespaces();
+        }
+        Ok(Box::new(rig))
     }
 
     fn judge(&self, measurements: &[Measurement]) -> Conclusion {
@@ -94,6 +101,9 @@ pub(super) struct Whole {
     /// The server is crashed under this load, which wants these acks.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) crashed: Option<String>,
+    /// What lies between server and clients, in a claim that has both media.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) medium: Option<Medium>,
 }
 
 impl Whole {
@@ -109,7 +119,14 @@ impl Whole {
             beside: String::new(),
             calls: false,
             crashed: None,
+            medium: None,
         }
+    }
+
+    /// The same over a medium.
+    pub(super) fn over(mut self, medium: Medium) -> Self {
+        self.medium = Some(medium);
+        self
     }
 
     /// The same after something was stored, with the page cache hot or cold.
@@ -153,6 +170,8 @@ pub(super) struct WholeRig<'a> {
     stored: BTreeMap<(String, String), String>,
     topics: u32,
     crashes: u32,
+    /// Where servers and clients are, if not in the host's network; or why there is no such place.
+    pair: Option<Result<Arc<Pair>, String>>,
 }
 
 impl<'a> WholeRig<'a> {
@@ -169,7 +188,22 @@ impl<'a> WholeRig<'a> {
             stored: BTreeMap::new(),
             topics: 0,
             crashes: 0,
+            pair: None,
         })
+    }
+
+    /// From now on servers start at one end of a pair of virtual devices, where that is allowed.
+    fn between_namespaces(&mut self) {
+        let pair = Pair::make().map_err(|error| error.to_string());
+        self.pair = Some(pair.map(Arc::new));
+    }
+
+    /// Why there is nothing but loopback.
+    fn check_medium(&self, medium: Medium) -> Result<(), PointError> {
+        match (&self.pair, medium) {
+            (Some(Err(reason)), Medium::Veth) => Err(PointError::Unavailable(reason.clone())),
+            _ => Ok(()),
+        }
     }
 
     /// Address and topic of what a point wants stored, with the page cache as it wants it.
@@ -186,7 +220,8 @@ impl<'a> WholeRig<'a> {
     fn server(&mut self, arguments: &str) -> Result<(), PointError> {
         if !self.servers.contains_key(arguments) {
             let name = format!("server-{}", self.servers.len());
-            let started = match Broker::start(self.lab, &name, arguments) {
+            let pair = self.pair.as_ref().and_then(|pair| pair.as_ref().ok());
+            let started = match Broker::start_in(self.lab, &name, arguments, pair.cloned()) {
                 Ok(broker) => Ok(broker),
                 Err(PointError::Interrupted) => return Err(PointError::Interrupted),
                 // Said once more for every point that needs it, without trying again.
@@ -225,8 +260,12 @@ impl<'a> WholeRig<'a> {
             Some(false) => "-cold",
             None => "",
         };
+        let over = match whole.medium {
+            Some(Medium::Veth) => "-veth",
+            _ => "",
+        };
         Ok(folder.join(format!(
-            "{}-{side}-{}{hot}-{repetition}.hlog",
+            "{}-{side}-{}{hot}{over}-{repetition}.hlog",
             self.claim, whole.x
         )))
     }
@@ -262,6 +301,8 @@ impl Rig for WholeRig<'_> {
             let (server, load) = (&whole.server, &whole.load);
             return Crash::new(self.lab, server, load, acks != "0", self.crashes).run();
         }
+        let medium = whole.medium.unwrap_or(Medium::Loopback);
+        self.check_medium(medium)?;
         self.server(&whole.server)?;
         let topic = format!("claims-{}", self.topics);
         self.topics += 1;
@@ -291,7 +332,7 @@ impl Rig for WholeRig<'_> {
             let other = (!beside.is_empty()).then(|| scope.spawn(|| broker.load(&beside)));
             let count = || calls_per_s(broker.pid(), warmup_s, window_s);
             let counting = whole.calls.then(|| scope.spawn(count));
-            let result = broker.load_into(&load, Some(&histogram));
+            let result = broker.load_over(medium, &load, Some(&histogram));
             calls_s = counting.and_then(|counting| counting.join().ok().flatten());
             match other.map(std::thread::ScopedJoinHandle::join) {
                 Some(Ok(Err(error))) => Err(error),
