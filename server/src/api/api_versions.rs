@@ -12,10 +12,9 @@ use crate::wire::header::{Prefix, RequestHeader};
 use crate::wire::versions::{API_VERSIONS, APIS, Api};
 use crate::wire::{Malformed, error};
 
-/// The feature by which clients decide how transactions are done (KIP-584, KIP-890).
-const TRANSACTION_VERSION: &str = "transaction.version";
-/// The second generation: every end of a transaction raises the producer's epoch.
-const TRANSACTION_GENERATION: i16 = 2;
+/// Features and their levels (KIP-584), by which clients and tools decide what a broker can do: groups of the consumer
+/// protocol (KIP-848), and transactions of the second generation, whose every end raises the producer's epoch (KIP-890).
+const FEATURES: &[(&str, i16)] = &[("group.version", 1), ("transaction.version", 2)];
 
 pub(crate) fn handle(server: &mut Server, request: &Request<'_>) -> Result<(), Malformed> {
     let body: ApiVersionsRequest = request.decode()?;
@@ -34,21 +33,29 @@ pub(crate) fn handle(server: &mut Server, request: &Request<'_>) -> Result<(), M
     } else {
         message!(ApiVersionsResponse {
             api_keys: APIS.iter().map(entry).collect(),
-            supported_features: vec![message!(SupportedFeatureKey {
-                name: TRANSACTION_VERSION.into(),
-                min_version: 0,
-                max_version: TRANSACTION_GENERATION,
-            })],
+            supported_features: FEATURES.iter().map(supported).collect(),
             finalized_features_epoch: 0,
-            finalized_features: vec![message!(FinalizedFeatureKey {
-                name: TRANSACTION_VERSION.into(),
-                max_version_level: TRANSACTION_GENERATION,
-                min_version_level: TRANSACTION_GENERATION,
-            })],
+            finalized_features: FEATURES.iter().map(finalized).collect(),
         })
     };
     server.conns.reply(request.token, &response);
     Ok(())
+}
+
+fn supported((name, level): &(&str, i16)) -> SupportedFeatureKey {
+    message!(SupportedFeatureKey {
+        name: (*name).into(),
+        min_version: 0,
+        max_version: *level,
+    })
+}
+
+fn finalized((name, level): &(&str, i16)) -> FinalizedFeatureKey {
+    message!(FinalizedFeatureKey {
+        name: (*name).into(),
+        max_version_level: *level,
+        min_version_level: *level,
+    })
 }
 
 fn entry(api: &Api) -> ApiVersion {

@@ -101,7 +101,9 @@ pub(crate) fn dispatch(
         | versions::DESCRIBE_GROUPS
         | versions::LIST_GROUPS
         | versions::DELETE_GROUPS
-        | versions::OFFSET_DELETE => groups::handle(server, cx, request)?,
+        | versions::OFFSET_DELETE
+        | versions::CONSUMER_GROUP_HEARTBEAT
+        | versions::CONSUMER_GROUP_DESCRIBE => groups::handle(server, cx, request)?,
         versions::ADD_PARTITIONS_TO_TXN
         | versions::ADD_OFFSETS_TO_TXN
         | versions::END_TXN

@@ -94,6 +94,11 @@ impl Snapshot {
         all
     }
 
+    /// The names of all topics, in any order.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.by_name.keys().map(|name| &**name)
+    }
+
     /// Partitions of all topics.
     #[must_use]
     pub fn partitions(&self) -> usize {

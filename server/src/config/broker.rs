@@ -15,7 +15,7 @@ pub struct BrokerConfig {
     min: i64,
     /// The topic setting it is the default of.
     pub(super) topic: Option<&'static str>,
-    /// The words that text may be; any when empty.
+    /// The words that text may be, any when empty, or that a list may have.
     words: &'static [&'static str],
     /// What it does.
     pub doc: &'static str,
@@ -72,6 +72,18 @@ const fn word(
     }
 }
 
+const fn list(
+    name: &'static str,
+    default: &'static str,
+    words: &'static [&'static str],
+    doc: &'static str,
+) -> BrokerConfig {
+    BrokerConfig {
+        words,
+        ..number(name, default, List, 0, doc)
+    }
+}
+
 use ConfigType::{Int, List, Long, String as Text};
 
 /// Every broker setting, by name.
@@ -95,6 +107,52 @@ pub const BROKER_CONFIGS: &[BrokerConfig] = &[
         Int,
         1024,
         "Bytes of records in one Fetch response at most.",
+    ),
+    number(
+        "group.consumer.assignment.interval.ms",
+        "1000",
+        Int,
+        0,
+        "Least time between two assignments of a consumer group.",
+    ),
+    list(
+        "group.consumer.assignors",
+        "uniform,range",
+        &["range", "uniform"],
+        "Assignors of consumer groups; the first is that of groups whose members have no wish.",
+    ),
+    number(
+        "group.consumer.heartbeat.interval.ms",
+        "5000",
+        Int,
+        1,
+        "How often members of consumer groups send heartbeats.",
+    ),
+    number(
+        "group.consumer.max.size",
+        "2147483647",
+        Int,
+        1,
+        "Members of one consumer group at most.",
+    ),
+    word(
+        "group.consumer.migration.policy",
+        "disabled",
+        &["disabled"],
+        "Whether a group changes its protocol while it has members.",
+    ),
+    number(
+        "group.consumer.session.timeout.ms",
+        "45000",
+        Int,
+        1,
+        "A member of a consumer group that is not heard of for this long is out.",
+    ),
+    list(
+        "group.coordinator.rebalance.protocols",
+        "classic,consumer",
+        &["classic", "consumer"],
+        "Protocols of groups; classic is always served.",
     ),
     number(
         "group.initial.rebalance.delay.ms",
@@ -454,6 +512,9 @@ impl BrokerConfig {
             Text if !self.words.is_empty() && !self.words.contains(&value) => {
                 wrong(&format!("one of {:?}", self.words))
             }
+            List if !elements(value).all(|element| self.words.contains(&element)) => {
+                wrong(&format!("some of {:?}", self.words))
+            }
             Long if parsed.is_none_or(|n| n < self.min) => {
                 wrong(&format!("a number from {}", self.min))
             }
@@ -463,6 +524,11 @@ impl BrokerConfig {
             _ => Ok(()),
         }
     }
+}
+
+/// The elements of a list.
+pub(super) fn elements(value: &str) -> impl Iterator<Item = &str> {
+    value.split(',').map(str::trim)
 }
 
 /// The setting with this name.

@@ -111,6 +111,12 @@ impl Config {
         }
     }
 
+    /// The elements of a list.
+    #[must_use]
+    pub fn names(&self, name: &str) -> Vec<&str> {
+        broker::elements(self.text(name)).collect()
+    }
+
     /// The largest batch any topic may allow.
     #[must_use]
     pub fn batch_bytes_max(&self) -> usize {

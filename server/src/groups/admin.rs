@@ -11,17 +11,17 @@ use ringlog_engine::id::Now;
 
 use super::coordinator::{Call, Coordinator, Env, Response};
 use super::error::GroupError;
-use super::group::{Group, State};
+use super::group::{CONSUMER, Group, State};
 use super::member::Member;
 use super::writes::Answer;
 use super::{StrBytes, own};
 
-/// The only type of group there is here.
+/// The type of a group of the classic protocol.
 const TYPE_CLASSIC: &str = "classic";
 /// `authorized_operations` when nobody asked.
-const OPERATIONS_UNKNOWN: i32 = i32::MIN;
+pub(super) const OPERATIONS_UNKNOWN: i32 = i32::MIN;
 /// Read, delete and describe a group: the bits of Kafka's `AclOperation` that groups have, for brokers without rules.
-const OPERATIONS_ALL: i32 = 1 << 3 | 1 << 6 | 1 << 8;
+pub(super) const OPERATIONS_ALL: i32 = 1 << 3 | 1 << 6 | 1 << 8;
 
 impl Coordinator {
     /// DescribeGroups, versions 0 to 6.
@@ -48,15 +48,11 @@ impl Coordinator {
             return described;
         }
         match self.groups.get(id) {
-            Some(group) if !group.is_in(State::Dead) => group.describe(&mut described),
-            _ => {
-                described.group_state = StrBytes::from("Dead");
-                if version >= 6 {
-                    described.error_code = GroupError::GroupIdNotFound.code();
-                    described.error_message =
-                        Some(format!("Group {} not found.", id.as_str()).into());
-                }
+            Some(group) if group.consumer.is_some() => {
+                missing(version, id, "is not a classic group", &mut described);
             }
+            Some(group) if !group.is_in(State::Dead) => group.describe(&mut described),
+            _ => missing(version, id, "not found", &mut described),
         }
         described
     }
@@ -67,24 +63,25 @@ impl Coordinator {
         if self.owned.is_loading() {
             response.error_code = GroupError::CoordinatorLoadInProgress.code();
         }
-        let type_wanted =
-            request.types_filter.is_empty() || has_name(&request.types_filter, TYPE_CLASSIC);
         let groups = self.groups.values().filter(|group| {
-            let state = group.state().to_string();
-            type_wanted
+            let (kind, state) = (group.kind(), group.state_name());
+            (request.types_filter.is_empty() || has_name(&request.types_filter, kind))
                 && self.is_active(group.partition)
                 && !group.is_in(State::Dead)
-                && (request.states_filter.is_empty() || has_name(&request.states_filter, &state))
+                && (request.states_filter.is_empty() || has_name(&request.states_filter, state))
         });
         let groups = groups.map(|group| {
             let mut listed = ListedGroup::default();
             listed.group_id = group.id.clone();
-            listed.protocol_type = group.protocol_type.clone().unwrap_or_default();
+            listed.protocol_type = match group.consumer {
+                Some(_) => CONSUMER.into(),
+                None => group.protocol_type.clone().unwrap_or_default(),
+            };
             if call.version >= 4 {
-                listed.group_state = group.state().to_string().into();
+                listed.group_state = group.state_name().into();
             }
             if call.version >= 5 {
-                listed.group_type = TYPE_CLASSIC.into();
+                listed.group_type = group.kind().into();
             }
             listed
         });
@@ -125,9 +122,18 @@ impl Coordinator {
             _ if group.is_some_and(|group| !group.undecided.is_empty()) => {
                 Err(GroupError::NonEmptyGroup)
             }
-            Some(State::Empty) => Ok(()),
+            Some(_) if group.is_some_and(Group::is_without_members) => Ok(()),
             Some(_) => Err(GroupError::NonEmptyGroup),
         }
+    }
+}
+
+/// A group that is not there for DescribeGroups: an error only where the version has one.
+fn missing(version: i16, id: &StrBytes, why: &str, described: &mut DescribedGroup) {
+    described.group_state = StrBytes::from("Dead");
+    if version >= 6 {
+        described.error_code = GroupError::GroupIdNotFound.code();
+        described.error_message = Some(format!("Group {} {why}.", id.as_str()).into());
     }
 }
 
@@ -136,6 +142,22 @@ fn has_name(names: &[StrBytes], name: &str) -> bool {
 }
 
 impl Group {
+    /// Its type, as ListGroups names it.
+    fn kind(&self) -> &'static str {
+        match self.consumer {
+            Some(_) => super::consumer::TYPE,
+            None => TYPE_CLASSIC,
+        }
+    }
+
+    /// Its state, as ListGroups names it.
+    fn state_name(&self) -> &'static str {
+        match &self.consumer {
+            Some(consumer) => consumer.state().name(),
+            None => self.state().name(),
+        }
+    }
+
     fn describe(&self, described: &mut DescribedGroup) {
         described.group_state = self.state().to_string().into();
         described.protocol_type = self.protocol_type.clone().unwrap_or_default();
@@ -154,6 +176,9 @@ impl Group {
         let member_ids: Vec<StrBytes> = self.pending.keys().cloned().collect();
         for id in member_ids {
             self.forget_pending(env, &id);
+        }
+        if self.consumer.is_some() {
+            self.bury_consumer(env, Some(waiter));
         }
         self.transition(State::Dead, env.now.wall_ms);
         let changes = self.removals(|_| true);

@@ -51,6 +51,16 @@ impl<'a> Reader<'a> {
         Ok(reader)
     }
 
+    /// Reads a compact part of a flexible structure that has no version of its own.
+    pub(crate) fn within(bytes: &'a [u8], what: &'static str) -> Self {
+        Self {
+            rest: bytes,
+            what,
+            version: 0,
+            flexible: true,
+        }
+    }
+
     /// Checks that a value's version is one up to `max`; from `flexible` on it has compact encodings.
     pub(crate) fn value_version(
         &mut self,

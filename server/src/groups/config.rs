@@ -1,5 +1,7 @@
 //! The coordinator's settings.
 
+use super::consumer::{Assignor, DEFAULT_ASSIGNORS};
+
 /// Settings of one shard's coordinator; Kafka's broker properties where a name is given. Bytes are bytes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct GroupsConfig {
@@ -13,6 +15,18 @@ pub struct GroupsConfig {
     pub session_timeout_ms_max: i32,
     /// `group.max.size`: members of one group.
     pub group_size_max: usize,
+    /// Whether `group.coordinator.rebalance.protocols` has `consumer`.
+    pub consumer_protocol: bool,
+    /// `group.consumer.session.timeout.ms`.
+    pub consumer_session_timeout_ms: u64,
+    /// `group.consumer.heartbeat.interval.ms`.
+    pub consumer_heartbeat_interval_ms: i32,
+    /// `group.consumer.max.size`: members of one consumer group.
+    pub consumer_group_size_max: usize,
+    /// `group.consumer.assignors`: the first is that of groups whose members have no wish.
+    pub assignors: Vec<Assignor>,
+    /// `group.consumer.assignment.interval.ms`: least time between two assignments of a group.
+    pub assignment_interval_ms: i64,
     /// A member that has joined for the first time must see its group complete the join phase within this time,
     /// since it has no member id to send heartbeats with.
     pub new_member_join_timeout_ms: u64,
@@ -45,6 +59,12 @@ impl Default for GroupsConfig {
             session_timeout_ms_min: 6_000,
             session_timeout_ms_max: 1_800_000,
             group_size_max: i32::MAX as usize,
+            consumer_protocol: true,
+            consumer_session_timeout_ms: 45_000,
+            consumer_heartbeat_interval_ms: 5_000,
+            consumer_group_size_max: i32::MAX as usize,
+            assignors: DEFAULT_ASSIGNORS.to_vec(),
+            assignment_interval_ms: 1_000,
             new_member_join_timeout_ms: 300_000,
             offset_metadata_bytes_max: 4_096,
             offsets_retention_ms: 7 * 24 * 3_600 * 1_000,

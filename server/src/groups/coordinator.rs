@@ -3,9 +3,10 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use kafka_wire::{
-    DeleteGroupsResponse, DescribeGroupsResponse, HeartbeatResponse, JoinGroupResponse,
-    LeaveGroupResponse, ListGroupsResponse, OffsetCommitResponse, OffsetDeleteResponse,
-    OffsetFetchResponse, SyncGroupResponse, TxnOffsetCommitResponse,
+    ConsumerGroupDescribeResponse, ConsumerGroupHeartbeatResponse, DeleteGroupsResponse,
+    DescribeGroupsResponse, HeartbeatResponse, JoinGroupResponse, LeaveGroupResponse,
+    ListGroupsResponse, OffsetCommitResponse, OffsetDeleteResponse, OffsetFetchResponse,
+    SyncGroupResponse, TxnOffsetCommitResponse,
 };
 use ringlog_engine::id::Now;
 
@@ -50,6 +51,22 @@ pub enum Response {
     Delete(DeleteGroupsResponse),
     OffsetDelete(OffsetDeleteResponse),
     TxnCommit(TxnOffsetCommitResponse),
+    ConsumerHeartbeat(ConsumerGroupHeartbeatResponse),
+    ConsumerDescribe(ConsumerGroupDescribeResponse),
+}
+
+impl Response {
+    /// The answer to a heartbeat whose changes were lost; others do not wait for those.
+    pub(super) fn failed(self, error: GroupError) -> Self {
+        match self {
+            Self::ConsumerHeartbeat(_) => {
+                let mut response = ConsumerGroupHeartbeatResponse::default();
+                response.error_code = error.code();
+                Self::ConsumerHeartbeat(response)
+            }
+            other => other,
+        }
+    }
 }
 
 /// Responses on their way out.
@@ -91,7 +108,7 @@ pub(super) struct Env<'a> {
     pub(super) now: Now,
 }
 
-/// The classic groups whose partition of the offsets topic this shard owns.
+/// The groups whose partition of the offsets topic this shard owns.
 pub struct Coordinator {
     pub(super) config: GroupsConfig,
     pub(super) owned: Ownership,
@@ -260,6 +277,9 @@ impl Coordinator {
             for alarm in group.pending.values_mut() {
                 self.timers.cancel(alarm);
             }
+            if let Some(consumer) = &mut group.consumer {
+                consumer.cancel_alarms(&mut self.timers);
+            }
             for member_id in group.member_ids() {
                 if let Some(mut member) = group.remove_member(&member_id) {
                     self.timers.cancel(&mut member.session);
@@ -325,6 +345,11 @@ impl Coordinator {
                     let (group, member) = (group.clone(), member.clone());
                     self.session_due(now, &group, &member, (place, key));
                 }
+                TimerKey::ConsumerSession(ref group, ref member)
+                | TimerKey::Revocation(ref group, ref member) => {
+                    let (group, member) = (group.clone(), member.clone());
+                    self.consumer_alarm_due(now, &group, &member, (place, key));
+                }
             }
         }
         if self.next_check_ns.is_some_and(|at_ns| at_ns <= now.mono_ns) {
@@ -372,6 +397,29 @@ impl Coordinator {
             };
             if env.timers.expired(alarm, entry, now.mono_ns) {
                 group.session_over(env, member_id);
+            }
+        });
+    }
+
+    fn consumer_alarm_due(
+        &mut self,
+        now: Now,
+        group: &StrBytes,
+        member_id: &StrBytes,
+        (place, key): (Place, TimerKey),
+    ) {
+        let is_session = matches!(key, TimerKey::ConsumerSession(..));
+        self.with_group(now, group, |group, env| {
+            let consumer = group.consumer.as_mut();
+            let Some(alarm) = consumer.and_then(|consumer| consumer.alarm(&key)) else {
+                return;
+            };
+            if !env.timers.expired(alarm, (place, key), now.mono_ns) {
+                return;
+            }
+            match is_session {
+                true => group.consumer_session_over(env, member_id),
+                false => group.revocation_over(env, member_id),
             }
         });
     }

@@ -1,9 +1,12 @@
 //! Kafka's error codes that a group coordinator answers with.
 
+use thiserror::Error;
+
 use crate::wire::error;
 
 /// An error code of Kafka's protocol, under its name there.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+#[error("{self:?}")]
 #[repr(i16)]
 pub enum GroupError {
     /// Nothing a client can act on.
@@ -48,6 +51,20 @@ pub enum GroupError {
     GroupMaxSizeReached = error::GROUP_MAX_SIZE_REACHED,
     /// Another member took over the group instance id.
     FencedInstanceId = error::FENCED_INSTANCE_ID,
+    /// Not served in this version, or not at all.
+    UnsupportedVersion = error::UNSUPPORTED_VERSION,
+    /// No topic has this id.
+    UnknownTopicId = error::UNKNOWN_TOPIC_ID,
+    /// A heartbeat's member epoch is not the member's.
+    FencedMemberEpoch = error::FENCED_MEMBER_EPOCH,
+    /// The group instance id belongs to a member that has not left.
+    UnreleasedInstanceId = error::UNRELEASED_INSTANCE_ID,
+    /// The broker does not have this assignor.
+    UnsupportedAssignor = error::UNSUPPORTED_ASSIGNOR,
+    /// A commit's or fetch's member epoch is not the member's.
+    StaleMemberEpoch = error::STALE_MEMBER_EPOCH,
+    /// What a member subscribes to is no regular expression.
+    InvalidRegularExpression = error::INVALID_REGULAR_EXPRESSION,
     /// Offsets of a subscribed topic cannot be deleted.
     GroupSubscribedToTopic = error::GROUP_SUBSCRIBED_TO_TOPIC,
 }

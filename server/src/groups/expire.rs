@@ -47,12 +47,15 @@ impl Group {
             .values()
             .map(|partitions| partitions.len())
             .sum();
-        let is_over = self.is_in(State::Empty)
+        let is_over = self.is_without_members()
             && self.pending.is_empty()
             && self.offsets_on_the_way.is_empty()
             && self.undecided.is_empty()
             && self.writes_on_the_way == 0
             && expired.len() == stored;
+        if is_over && self.consumer.is_some() {
+            self.bury_consumer(env, None);
+        }
         if is_over {
             self.transition(State::Dead, env.now.wall_ms);
         }
@@ -64,8 +67,12 @@ impl Group {
     /// Kafka's rule (KIP-211): offsets of consumers' groups expire a retention after the group became empty; of topics
     /// that a group no longer subscribes to, and of groups that only keep offsets, a retention after the commit.
     fn is_expired(&self, env: &Env<'_>, topic: &StrBytes, offset: &CommittedOffset) -> bool {
+        if self.consumer.is_some() && self.is_subscribed(topic) {
+            return false;
+        }
         let since_ms = match &self.protocol_type {
             None => offset.commit_ms,
+            Some(_) if self.consumer.is_some() => offset.commit_ms,
             Some(_) if self.is_in(State::Empty) => self.state_since_ms.unwrap_or(offset.commit_ms),
             Some(kind) if kind.as_str() == CONSUMER && self.is_in(State::Stable) => {
                 if self.subscribed.is_none() || self.is_subscribed(topic) {

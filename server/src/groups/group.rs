@@ -5,6 +5,7 @@ use std::fmt;
 
 use bytes::{Buf, Bytes};
 
+use super::consumer::ConsumerGroup;
 use super::error::GroupError;
 use super::member::{JoinWait, Member, Protocol, protocols_bytes};
 use super::record::{CommittedOffset, GroupValue};
@@ -30,15 +31,22 @@ pub(super) enum State {
     Dead,
 }
 
-impl fmt::Display for State {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
+impl State {
+    /// Kafka's name.
+    pub(super) fn name(self) -> &'static str {
+        match self {
             Self::Empty => "Empty",
             Self::PreparingRebalance => "PreparingRebalance",
             Self::CompletingRebalance => "CompletingRebalance",
             Self::Stable => "Stable",
             Self::Dead => "Dead",
-        })
+        }
+    }
+}
+
+impl fmt::Display for State {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
     }
 }
 
@@ -53,7 +61,7 @@ pub(super) struct InitialDelay {
     pub(super) joined: bool,
 }
 
-/// One group.
+/// One group. What it has of the classic protocol is empty while it is one of the consumer protocol.
 #[derive(Debug)]
 pub(super) struct Group {
     pub(super) id: StrBytes,
@@ -90,6 +98,10 @@ pub(super) struct Group {
     pub(super) is_stored: bool,
     /// Writes about the group itself that are on the way.
     pub(super) writes_on_the_way: u32,
+    /// The group under the consumer protocol, if it is one.
+    pub(super) consumer: Option<Box<ConsumerGroup>>,
+    /// The number of the last write of changes to it.
+    pub(super) last_change: u64,
     /// Memory of members, pending members and offsets.
     bytes: usize,
 }
@@ -121,12 +133,23 @@ impl Group {
             offsets_on_the_way: BTreeMap::new(),
             is_stored: false,
             writes_on_the_way: 0,
+            consumer: None,
+            last_change: 0,
             bytes: 0,
         }
     }
 
     pub(super) fn state(&self) -> State {
         self.state
+    }
+
+    /// Whether it has no members, under either protocol.
+    pub(super) fn is_without_members(&self) -> bool {
+        self.is_in(State::Empty)
+            && self
+                .consumer
+                .as_ref()
+                .is_none_or(|consumer| consumer.is_empty())
     }
 
     pub(super) fn is_in(&self, state: State) -> bool {
@@ -140,7 +163,11 @@ impl Group {
 
     /// Memory it takes, in bytes.
     pub(super) fn bytes(&self) -> usize {
-        size_of::<Self>() + 2 * self.id.len() + self.bytes
+        let consumer = self
+            .consumer
+            .as_ref()
+            .map_or(0, |consumer| consumer.bytes());
+        size_of::<Self>() + 2 * self.id.len() + self.bytes + consumer
     }
 
     pub(super) fn charge(&mut self, bytes: usize) {
@@ -154,6 +181,7 @@ impl Group {
     /// Whether nothing would be lost by dropping it from memory: no members, no offsets, nothing in the log.
     pub(super) fn is_forgettable(&self) -> bool {
         self.is_in(State::Empty)
+            && self.consumer.is_none()
             && !self.is_stored
             && self.writes_on_the_way == 0
             && self.pending.is_empty()
@@ -392,6 +420,9 @@ impl Group {
 
     /// Whether offsets of `topic` are in use.
     pub(super) fn is_subscribed(&self, topic: &str) -> bool {
+        if let Some(consumer) = &self.consumer {
+            return consumer.is_subscribed(topic);
+        }
         match &self.subscribed {
             Some(topics) => topics.contains(topic),
             None => self.protocol_type.as_deref() == Some(CONSUMER),

@@ -18,7 +18,7 @@ use super::{StrBytes, own, own_option};
 /// The longest name the log's format can hold, in bytes.
 pub(super) const NAME_BYTES_MAX: usize = i16::MAX as usize;
 /// The longest group instance id, in bytes: Kafka's clients check the same.
-const INSTANCE_ID_BYTES_MAX: usize = 249;
+pub(super) const INSTANCE_ID_BYTES_MAX: usize = 249;
 /// How much of a client id goes into a member id, in bytes.
 const MEMBER_ID_PREFIX_BYTES_MAX: usize = 1_024;
 
@@ -138,6 +138,7 @@ impl Coordinator {
                 .map_err(|_| GroupError::GroupMaxSizeReached)?;
         }
         let joined = self.with_group(now, &request.group_id, |group, env| {
+            group.become_classic(env)?;
             if !group.has_place(env, &request.member_id) {
                 group.forget_pending(env, &request.member_id);
                 group.expel(env, &request.member_id, GroupError::GroupMaxSizeReached);

@@ -1,4 +1,5 @@
-//! Kafka's classic consumer groups: membership, rebalances and committed offsets.
+//! Kafka's consumer groups: membership, rebalances and committed offsets, under the classic protocol and the one of
+//! KIP-848 ([`consumer`]).
 //!
 //! A [`Coordinator`] is a state machine without clock or I/O. In: requests, each with a [`Token`]; the outcome of
 //! appends; the time. Out: [`Response`]s by token, [`Append`]s to partitions of the offsets topic, and the time of
@@ -10,6 +11,7 @@
 mod admin;
 pub(crate) mod codec;
 mod config;
+mod consumer;
 mod coordinator;
 mod error;
 mod expire;
@@ -25,6 +27,7 @@ mod record;
 mod replay;
 mod sync;
 mod timers;
+mod topics;
 mod transactional;
 mod writes;
 
@@ -32,12 +35,14 @@ mod writes;
 mod tests;
 
 pub use config::GroupsConfig;
+pub use consumer::{Assignor, ConsumerKey};
 pub use coordinator::{Call, Coordinator, Response};
 pub use error::GroupError;
 pub use member_ids::MemberIds;
 pub use partition::{OFFSETS_TOPIC, partition_of};
 pub use record::{CommittedOffset, GroupValue, Key, MemberValue, RecordFormatError};
 pub use replay::ReplayError;
+pub use topics::{TopicInfo, Topics};
 pub use writes::{Append, AppendFailure, AppendId};
 
 use crate::conn::Token;

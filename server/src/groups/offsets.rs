@@ -6,6 +6,7 @@ use kafka_wire::offset_commit_response::{
 use kafka_wire::offset_delete_response::{
     OffsetDeleteResponsePartition, OffsetDeleteResponseTopic,
 };
+use kafka_wire::offset_fetch_request::OffsetFetchRequestGroup;
 use kafka_wire::offset_fetch_response::{
     OffsetFetchResponseGroup, OffsetFetchResponsePartition, OffsetFetchResponsePartitions,
     OffsetFetchResponseTopic, OffsetFetchResponseTopics,
@@ -16,6 +17,7 @@ use kafka_wire::{
 };
 use ringlog_engine::id::{Now, TopicId};
 
+use super::consumer::Committer;
 use super::coordinator::{Call, Coordinator, Env, Response};
 use super::error::GroupError;
 use super::group::{CONSUMER, Group, State};
@@ -44,7 +46,7 @@ impl Coordinator {
         request: &OffsetCommitRequest,
         topic_id: impl Fn(&str, i32) -> Option<TopicId>,
     ) {
-        if let Err(error) = self.admit_commit(now, call, request) {
+        if let Err(error) = self.admit_commit(now, call, request, &topic_id) {
             let (response, _) = self.commit_response(now, request, |_, _| None, Some(error), 0);
             self.out.send(call.token, Response::Commit(response));
             return;
@@ -70,6 +72,7 @@ impl Coordinator {
         now: Now,
         call: &Call<'_>,
         request: &OffsetCommitRequest,
+        topic_id: impl Fn(&str, i32) -> Option<TopicId>,
     ) -> Result<(), GroupError> {
         let partition = self.admit(&request.group_id)?;
         if self.writes.is_full(self.config.unwritten_bytes_max) {
@@ -86,7 +89,9 @@ impl Coordinator {
             self.create_group(now, &request.group_id, partition)?;
         }
         let group = self.groups.get(&request.group_id);
-        group.map_or(Ok(()), |group| group.validate_commit(request))?;
+        group.map_or(Ok(()), |group| {
+            group.validate_commit(request, call.version, topic_id)
+        })?;
         if request.generation_id_or_member_epoch >= 0 {
             self.with_group(now, &request.group_id, |group, env| {
                 group.touch(env, &request.member_id);
@@ -202,7 +207,7 @@ impl Coordinator {
         for asked in &request.groups {
             let mut group = OffsetFetchResponseGroup::default();
             group.group_id = own(&asked.group_id);
-            if let Err(error) = self.admit(&asked.group_id) {
+            if let Err(error) = self.admit_fetch(asked) {
                 group.error_code = error.code();
                 response.groups.push(group);
                 continue;
@@ -223,6 +228,15 @@ impl Coordinator {
             response.groups.push(group);
         }
         response
+    }
+
+    fn admit_fetch(&self, asked: &OffsetFetchRequestGroup) -> Result<(), GroupError> {
+        self.admit(&asked.group_id)?;
+        let group = self.groups.get(&asked.group_id);
+        let consumer = group.and_then(|group| group.consumer.as_ref());
+        consumer.map_or(Ok(()), |consumer| {
+            consumer.check_fetch(asked.member_id.as_ref(), asked.member_epoch)
+        })
     }
 
     /// The offsets of the partitions wanted, or all. With an error code, that instead.
@@ -304,6 +318,7 @@ impl Coordinator {
         let group = group.ok_or(GroupError::GroupIdNotFound)?;
         match group.state() {
             State::Dead => Err(GroupError::GroupIdNotFound),
+            _ if group.consumer.is_some() => Ok(group),
             State::Empty => Ok(group),
             _ if group.protocol_type.as_deref() == Some(CONSUMER) => Ok(group),
             _ => Err(GroupError::NonEmptyGroup),
@@ -338,7 +353,7 @@ fn delete_topics(
         let name = own(&topic.name);
         let error = if !topic_exists(&name) {
             Some(GroupError::UnknownTopicOrPartition)
-        } else if !group.is_in(State::Empty) && group.is_subscribed(&name) {
+        } else if !group.is_without_members() && group.is_subscribed(&name) {
             Some(GroupError::GroupSubscribedToTopic)
         } else {
             None
@@ -386,9 +401,23 @@ fn new_partition((index, offset, error_code): Found<'_>) -> OffsetFetchResponseP
 }
 
 impl Group {
-    fn validate_commit(&self, request: &OffsetCommitRequest) -> Result<(), GroupError> {
+    fn validate_commit(
+        &self,
+        request: &OffsetCommitRequest,
+        version: i16,
+        topic_id: impl Fn(&str, i32) -> Option<TopicId>,
+    ) -> Result<(), GroupError> {
         if self.is_in(State::Dead) {
             return Err(GroupError::CoordinatorNotAvailable);
+        }
+        if let Some(consumer) = &self.consumer {
+            let by = Committer::of(request);
+            let topics = request.topics.iter();
+            let partitions = topics.flat_map(|topic| {
+                let partitions = topic.partitions.iter();
+                partitions.map(|partition| (&topic.name, partition.partition_index))
+            });
+            return consumer.check_commit(&by, version, partitions, topic_id);
         }
         let generation = request.generation_id_or_member_epoch;
         let instance_id = request.group_instance_id.as_ref();

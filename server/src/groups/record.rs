@@ -2,7 +2,7 @@
 //!
 //! Source of the layouts: Kafka's schemas `OffsetCommitKey`, `OffsetCommitValue`, `GroupMetadataKey` and
 //! `GroupMetadataValue`. Both keys and values start with a 16-bit version; a key's version names its kind: 0 and 1
-//! an offset, 2 a group. Groups are written in version 3, offsets in version 4, or in version 1 if they have an expiry of
+//! an offset, 2 a classic group, others parts of a consumer group (`consumer/record.rs`). Classic groups are written in version 3, offsets in version 4, or in version 1 if they have an expiry of
 //! their own, as Kafka 4.3 does; versions 0 to 4 are read.
 
 use bytes::{BufMut, Bytes};
@@ -11,6 +11,7 @@ use thiserror::Error;
 
 use super::StrBytes;
 use super::codec::{Reader, put_bytes, put_nullable, put_string, put_unsigned_varint};
+use super::consumer::ConsumerKey;
 
 const KEY_OFFSET: i16 = 1;
 const KEY_GROUP: i16 = 2;
@@ -93,6 +94,8 @@ pub enum Key {
         /// Group id.
         group: StrBytes,
     },
+    /// Part of a group of the consumer protocol.
+    Consumer(ConsumerKey),
     /// Written by something newer.
     Other(i16),
 }
@@ -274,7 +277,10 @@ impl Key {
             KEY_GROUP => Ok(Self::Group {
                 group: reader.string()?,
             }),
-            other => Ok(Self::Other(other)),
+            other => Ok(match ConsumerKey::read(&mut reader)? {
+                Some(key) => Self::Consumer(key),
+                None => Self::Other(other),
+            }),
         }
     }
 }

@@ -90,6 +90,14 @@ impl Coordinator {
                     self.with_group(now, &group, |group, _| group.unstore());
                 }
             },
+            Key::Consumer(key) => {
+                let group = key.group.clone();
+                let change = key.change(value)?;
+                if value.is_some() {
+                    self.ensure_group(now, partition, &group);
+                }
+                self.with_group(now, &group, |group, _| group.apply_consumer(change));
+            }
             // What a newer coordinator keeps here is none of our business.
             Key::Other(_) => {}
         }
@@ -111,6 +119,10 @@ impl Coordinator {
                 for member_id in group.member_ids() {
                     group.renew_session(env, &member_id);
                 }
+                if let Some(consumer) = &mut group.consumer {
+                    consumer.drop_leftovers();
+                }
+                group.settle_consumer(env);
                 if group.members().len() > env.config.group_size_max {
                     group.prepare(env);
                 }
@@ -121,7 +133,7 @@ impl Coordinator {
 
 impl Group {
     /// A tombstone: what is left, if anything, are offsets.
-    fn unstore(&mut self) {
+    pub(super) fn unstore(&mut self) {
         self.restore(GroupValue {
             protocol_type: StrBytes::default(),
             generation: 0,

@@ -13,6 +13,10 @@ pub(super) enum TimerKey {
     Sync(StrBytes),
     /// A member's session: group, member.
     Member(StrBytes, StrBytes),
+    /// The session of a member of a consumer group: group, member.
+    ConsumerSession(StrBytes, StrBytes),
+    /// The time a member of a consumer group has to give partitions up: group, member.
+    Revocation(StrBytes, StrBytes),
 }
 
 /// A place in the queue: due time in monotonic nanoseconds, and a number that tells equal times apart.

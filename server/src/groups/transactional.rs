@@ -8,6 +8,7 @@ use kafka_wire::txn_offset_commit_response::{
 use kafka_wire::{TxnOffsetCommitRequest, TxnOffsetCommitResponse};
 use ringlog_engine::id::{Now, TopicId};
 
+use super::consumer::Committer;
 use super::coordinator::{Call, Coordinator, Response};
 use super::error::GroupError;
 use super::group::{Group, State};
@@ -31,7 +32,7 @@ impl Coordinator {
         request: &TxnOffsetCommitRequest,
         topic_id: impl Fn(&str, i32) -> Option<TopicId>,
     ) {
-        if let Err(error) = self.admit_in_transaction(now, request) {
+        if let Err(error) = self.admit_in_transaction(now, request, &topic_id) {
             return self.refuse_in_transaction(call, request, error.code());
         }
         let group = self.groups.get(&request.group_id);
@@ -104,6 +105,7 @@ impl Coordinator {
         &mut self,
         now: Now,
         request: &TxnOffsetCommitRequest,
+        topic_id: impl Fn(&str, i32) -> Option<TopicId>,
     ) -> Result<(), GroupError> {
         let partition = self.admit_named(&request.group_id)?;
         if self.writes.is_full(self.config.unwritten_bytes_max) {
@@ -120,6 +122,19 @@ impl Coordinator {
             return Err(GroupError::CoordinatorNotAvailable);
         }
         let instance_id = request.group_instance_id.as_ref();
+        if let Some(consumer) = &group.consumer {
+            let by = Committer {
+                member_id: &request.member_id,
+                instance_id,
+                epoch: generation,
+            };
+            let topics = request.topics.iter();
+            let partitions = topics.flat_map(|topic| {
+                let partitions = topic.partitions.iter();
+                partitions.map(|partition| (&topic.name, partition.partition_index))
+            });
+            return consumer.check_commit_in_transaction(&by, partitions, topic_id);
+        }
         if generation < 0 && request.member_id.is_empty() && instance_id.is_none() {
             // A producer that does not say for which member it commits.
             return Ok(());

@@ -89,6 +89,8 @@ apis! {
     DESCRIBE_PRODUCERS 61 DescribeProducers 0..=0 flexible 0;
     DESCRIBE_TRANSACTIONS 65 DescribeTransactions 0..=0 flexible 0;
     LIST_TRANSACTIONS 66 ListTransactions 0..=1 flexible 0;
+    CONSUMER_GROUP_HEARTBEAT 68 ConsumerGroupHeartbeat 0..=1 flexible 0;
+    CONSUMER_GROUP_DESCRIBE 69 ConsumerGroupDescribe 0..=1 flexible 0;
 }
 
 /// The API with number `key`, if it is served.

@@ -12,7 +12,7 @@ use crate::catalog::{Change, Snapshot};
 use crate::config::Config;
 use crate::conn::Token;
 use crate::groups::{
-    Call, Coordinator, GroupsConfig, MemberIds, OFFSETS_TOPIC, Response, partition_of,
+    Assignor, Call, Coordinator, GroupsConfig, MemberIds, OFFSETS_TOPIC, Response, partition_of,
 };
 use crate::txn::{Add, Origin};
 use crate::wire::{Malformed, StrBytes, error, versions};
@@ -64,11 +64,26 @@ fn groups_config(config: &Config) -> GroupsConfig {
         session_timeout_ms_min: config.number("group.min.session.timeout.ms") as i32,
         session_timeout_ms_max: config.number("group.max.session.timeout.ms") as i32,
         group_size_max: number("group.max.size"),
+        consumer_protocol: config
+            .names("group.coordinator.rebalance.protocols")
+            .contains(&"consumer"),
+        consumer_session_timeout_ms: number("group.consumer.session.timeout.ms") as u64,
+        consumer_heartbeat_interval_ms: config.number("group.consumer.heartbeat.interval.ms")
+            as i32,
+        consumer_group_size_max: number("group.consumer.max.size"),
+        assignors: assignors(config),
+        assignment_interval_ms: config.number("group.consumer.assignment.interval.ms"),
         offset_metadata_bytes_max: number("offset.metadata.max.bytes"),
         offsets_retention_ms: config.number("offsets.retention.minutes") * 60_000,
         retention_check_interval_ms: number("offsets.retention.check.interval.ms") as u64,
         ..GroupsConfig::default()
     }
+}
+
+/// The assignors of `group.consumer.assignors`, in its order.
+fn assignors(config: &Config) -> Vec<Assignor> {
+    let names = config.names("group.consumer.assignors").into_iter();
+    names.filter_map(Assignor::named).collect()
 }
 
 /// Every request that belongs to a group.
@@ -102,6 +117,12 @@ pub(crate) fn handle(
         versions::DESCRIBE_GROUPS => groups.describe(call, &request.decode()?),
         versions::LIST_GROUPS => groups.list(call, &request.decode()?),
         versions::DELETE_GROUPS => groups.delete(cx.now, call, &request.decode()?),
+        versions::CONSUMER_GROUP_HEARTBEAT => {
+            groups.consumer_heartbeat(cx.now, call, &request.decode()?, &**catalog);
+        }
+        versions::CONSUMER_GROUP_DESCRIBE => {
+            groups.describe_consumers(call, &request.decode()?, &**catalog);
+        }
         versions::OFFSET_DELETE => {
             let exists = |name: &str| catalog.topic(name).is_some();
             groups.delete_offsets(cx.now, call, &request.decode()?, exists);
@@ -282,6 +303,8 @@ fn respond(server: &mut Server) {
             Response::Delete(response) => conns.reply(token, &response),
             Response::OffsetDelete(response) => conns.reply(token, &response),
             Response::TxnCommit(response) => conns.reply(token, &response),
+            Response::ConsumerHeartbeat(response) => conns.reply(token, &response),
+            Response::ConsumerDescribe(response) => conns.reply(token, &response),
         }
     }
 }

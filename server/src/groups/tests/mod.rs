@@ -1,6 +1,7 @@
 //! The coordinator with a log that a test keeps, and requests by hand.
 
 mod admin;
+mod consumer;
 mod membership;
 mod offsets;
 mod records;

@@ -1,0 +1,447 @@
+//! ConsumerGroupHeartbeat: a member joins, shows that it is alive, says what it reads and hears what it is to read.
+
+use kafka_wire::consumer_group_heartbeat_response::{Assignment, TopicPartitions};
+use kafka_wire::{ConsumerGroupHeartbeatRequest, ConsumerGroupHeartbeatResponse};
+use ringlog_engine::id::Now;
+
+use super::super::coordinator::{Call, Coordinator, Env, Response};
+use super::super::error::GroupError;
+use super::super::group::Group;
+use super::super::topics::Topics;
+use super::super::{StrBytes, own};
+use super::change::{Change, GroupEpoch};
+use super::edit::Edit;
+use super::member::{Assigned, Current, Metadata, Partitions, STATIC_LEAVE_EPOCH};
+use super::reconcile::{Goal, reads_only, reconcile};
+use super::request::{self, JOIN_EPOCH, LEAVE_EPOCH, Refused};
+use super::{ConsumerGroup, regex};
+use crate::wire::{topic_id, uuid};
+
+/// A heartbeat of a member that stays.
+struct Beat<'a> {
+    version: i16,
+    client_id: &'a str,
+    client_host: &'a str,
+    request: &'a ConsumerGroupHeartbeatRequest,
+    member_id: StrBytes,
+    /// What it says it reads.
+    owned: Option<Partitions>,
+    topics: &'a dyn Topics,
+    /// What its metadata may take, in bytes.
+    room: usize,
+}
+
+/// Who sends a heartbeat.
+enum Place {
+    Member,
+    /// Joins for the first time.
+    New,
+    /// A static member that comes back, and the id it had.
+    Returned(StrBytes),
+}
+
+impl Coordinator {
+    /// ConsumerGroupHeartbeat, versions 0 and 1. The response comes when everything it tells is durable.
+    pub fn consumer_heartbeat(
+        &mut self,
+        now: Now,
+        call: &Call<'_>,
+        request: &ConsumerGroupHeartbeatRequest,
+        topics: &dyn Topics,
+    ) {
+        if let Err(refused) = self.try_consumer_heartbeat(now, call, request, topics) {
+            self.out.send(call.token, refused.into_response());
+        }
+    }
+
+    fn try_consumer_heartbeat(
+        &mut self,
+        now: Now,
+        call: &Call<'_>,
+        request: &ConsumerGroupHeartbeatRequest,
+        topics: &dyn Topics,
+    ) -> Result<(), Refused> {
+        request::check(request, call.version, &self.config)?;
+        let partition = self.admit_named(&request.group_id)?;
+        let id = &request.group_id;
+        let joins = request.member_epoch == JOIN_EPOCH;
+        match self.groups.get(id) {
+            Some(group) => group.admit_consumer(joins)?,
+            None if joins => self
+                .create_group(now, id, partition)
+                .map_err(|_| GroupError::GroupMaxSizeReached)?,
+            None => return Err(not_found(id)),
+        }
+        let room = self.config.bytes_max.saturating_sub(self.bytes());
+        if self.writes.is_full(self.config.unwritten_bytes_max) {
+            self.with_group(now, id, |group, env| {
+                group.touch_consumer(env, &request.member_id);
+            });
+            return Err(GroupError::CoordinatorLoadInProgress.into());
+        }
+        let member_id = match request.member_id.is_empty() {
+            true => self.new_member_id("consumer"),
+            false => own(&request.member_id),
+        };
+        let beat = Beat {
+            version: call.version,
+            client_id: call.client_id,
+            client_host: call.client_host,
+            request,
+            member_id,
+            owned: request.topic_partitions.as_ref().map(|owned| {
+                let topics = owned.iter();
+                let topics = topics.map(|of| {
+                    (
+                        topic_id(of.topic_id),
+                        of.partitions.iter().copied().collect(),
+                    )
+                });
+                topics.collect()
+            }),
+            topics,
+            room,
+        };
+        let done = self.with_group(now, id, |group, env| {
+            let response = match request.member_epoch {
+                LEAVE_EPOCH | STATIC_LEAVE_EPOCH => group.leave_consumer(env, request)?,
+                _ => group.beat(env, &beat)?,
+            };
+            env.writes.follow(
+                group,
+                env.out,
+                call.token,
+                Response::ConsumerHeartbeat(response),
+            );
+            Ok(())
+        });
+        done.unwrap_or_else(|| Err(not_found(id)))
+    }
+}
+
+pub(super) fn not_found(id: &StrBytes) -> Refused {
+    let reason = format_args!("Group {} not found.", id.as_str());
+    Refused::new(GroupError::GroupIdNotFound, reason)
+}
+
+impl Group {
+    /// A sign of life of a member that cannot be served now.
+    fn touch_consumer(&mut self, env: &mut Env<'_>, member_id: &StrBytes) {
+        if let Some(consumer) = &mut self.consumer
+            && consumer.has_member(member_id)
+        {
+            consumer.renew_session(env, &self.id, member_id);
+        }
+    }
+
+    fn beat(
+        &mut self,
+        env: &mut Env<'_>,
+        beat: &Beat<'_>,
+    ) -> Result<ConsumerGroupHeartbeatResponse, Refused> {
+        let of_group = env.config.group_bytes_max.saturating_sub(self.bytes());
+        let room = beat.room.min(of_group);
+        let empty = ConsumerGroup::default();
+        let consumer = self.consumer.as_deref().unwrap_or(&empty);
+        let size_max = env.config.consumer_group_size_max;
+        // Nothing is changed before it is clear that nothing is refused.
+        let place = consumer.place(beat, size_max)?;
+        let metadata = consumer.updated_metadata(beat, &place);
+        consumer.check_metadata(beat, metadata.as_ref(), room)?;
+        self.become_consumer(env);
+        let id = self.id.clone();
+        let response = self.edit_consumer(env, None, |edit, env| {
+            edit.enter(&place, &beat.member_id);
+            let before = edit.group.current(&beat.member_id);
+            edit.subscribe(env, beat, metadata);
+            edit.update_target(env.now, env.config, beat.topics);
+            let after = edit.reconcile(beat, before.clone());
+            edit.group.renew_session(env, &id, &beat.member_id);
+            let has_moved = before != after;
+            edit.group
+                .watch_revocation(env, &id, &beat.member_id, has_moved);
+            let mut response = ConsumerGroupHeartbeatResponse::default();
+            response.member_id = Some(beat.member_id.clone());
+            response.member_epoch = after.epoch;
+            response.heartbeat_interval_ms = env.config.consumer_heartbeat_interval_ms;
+            if beat.is_full() || !is_same(&before.assigned, &after.assigned) {
+                response.assignment = Some(assignment(&after.assigned));
+            }
+            response
+        });
+        Ok(response)
+    }
+}
+
+impl Beat<'_> {
+    /// Whether it says everything, as a member does when it joins or does not know what was heard of it.
+    fn is_full(&self) -> bool {
+        let request = self.request;
+        let is_subscribed =
+            request.subscribed_topic_names.is_some() || request.subscribed_topic_regex.is_some();
+        request.member_epoch == JOIN_EPOCH
+            || (request.rebalance_timeout_ms != -1 && is_subscribed && self.owned.is_some())
+    }
+}
+
+impl ConsumerGroup {
+    /// Who sends a heartbeat, if it is one that may.
+    fn place(&self, beat: &Beat<'_>, size_max: usize) -> Result<Place, Refused> {
+        let request = beat.request;
+        let joins = request.member_epoch == JOIN_EPOCH;
+        let is_member = self.has_member(&beat.member_id);
+        let holder = request
+            .instance_id
+            .as_ref()
+            .and_then(|instance_id| self.static_members.get(instance_id));
+        if holder.is_none() && !is_member && self.member_count() >= size_max {
+            let reason = format_args!(
+                "The consumer group has reached its maximum capacity of {size_max} members."
+            );
+            return Err(Refused::new(GroupError::GroupMaxSizeReached, reason));
+        }
+        if joins {
+            return match holder {
+                // Its predecessor must have left.
+                Some(holder) if self.current(holder).epoch != STATIC_LEAVE_EPOCH => {
+                    let reason = format_args!(
+                        "Static member {} with instance id {} cannot join the group because the instance id is owned by {} member.",
+                        beat.member_id.as_str(),
+                        request.instance_id.as_deref().unwrap_or_default(),
+                        holder.as_str()
+                    );
+                    Err(Refused::new(GroupError::UnreleasedInstanceId, reason))
+                }
+                Some(holder) => Ok(Place::Returned(holder.clone())),
+                None if is_member => Ok(Place::Member),
+                None => Ok(Place::New),
+            };
+        }
+        self.check_identity(&beat.member_id, request.instance_id.as_ref())?;
+        self.check_epoch(beat)?;
+        Ok(Place::Member)
+    }
+
+    /// Checks that a member that is named is one, and that it holds the instance id it names.
+    pub(super) fn check_identity(
+        &self,
+        id: &StrBytes,
+        instance_id: Option<&StrBytes>,
+    ) -> Result<(), Refused> {
+        if let Some(instance_id) = instance_id {
+            match self.static_members.get(instance_id) {
+                None => {
+                    let reason = format_args!("Instance id {} is unknown.", instance_id.as_str());
+                    return Err(Refused::new(GroupError::UnknownMemberId, reason));
+                }
+                Some(holder) if holder != id => {
+                    let reason = format_args!(
+                        "Static member {} with instance id {} was fenced by member {}.",
+                        id.as_str(),
+                        instance_id.as_str(),
+                        holder.as_str()
+                    );
+                    return Err(Refused::new(GroupError::FencedInstanceId, reason));
+                }
+                Some(_) => {}
+            }
+        }
+        if self.has_member(id) {
+            return Ok(());
+        }
+        let reason = format_args!("Member {} is not a member of the group.", id.as_str());
+        Err(Refused::new(GroupError::UnknownMemberId, reason))
+    }
+
+    /// A member comes with its epoch, or, if it did not hear of that, with the one before and nothing it should not have.
+    fn check_epoch(&self, beat: &Beat<'_>) -> Result<(), Refused> {
+        let told = beat.request.member_epoch;
+        let current = self.current(&beat.member_id);
+        let is_behind =
+            told == current.previous_epoch && reads_only(beat.owned.as_ref(), &current.assigned);
+        if told == current.epoch || (told < current.epoch && is_behind) {
+            return Ok(());
+        }
+        let which = if told > current.epoch {
+            "greater"
+        } else {
+            "smaller"
+        };
+        let reason = format_args!(
+            "The consumer group member has a {which} member epoch ({told}) than the one known by the group coordinator ({}). \
+             The member must abandon all its partitions and rejoin.",
+            current.epoch
+        );
+        Err(Refused::new(GroupError::FencedMemberEpoch, reason))
+    }
+
+    /// What is known of a member with what the heartbeat says; none if that is nothing new.
+    fn updated_metadata(&self, beat: &Beat<'_>, place: &Place) -> Option<Metadata> {
+        let known = match place {
+            Place::Member => self.members.get(&beat.member_id),
+            Place::New => None,
+            Place::Returned(before) => self.members.get(before),
+        };
+        let mut metadata = known.cloned().unwrap_or_default();
+        let request = beat.request;
+        let update = |to: &mut Option<StrBytes>, from: &Option<StrBytes>| {
+            if let Some(from) = from {
+                *to = Some(own(from));
+            }
+        };
+        update(&mut metadata.instance_id, &request.instance_id);
+        update(&mut metadata.rack_id, &request.rack_id);
+        update(&mut metadata.regex, &request.subscribed_topic_regex);
+        update(&mut metadata.assignor, &request.server_assignor);
+        if let Some(topics) = &request.subscribed_topic_names {
+            metadata.topics = topics.iter().map(own).collect();
+        }
+        if request.rebalance_timeout_ms != -1 {
+            metadata.rebalance_timeout_ms = request.rebalance_timeout_ms;
+        }
+        if metadata.client_id.as_str() != beat.client_id {
+            metadata.client_id = beat.client_id.into();
+        }
+        if metadata.client_host.as_str() != beat.client_host {
+            metadata.client_host = beat.client_host.into();
+        }
+        let is_known = known == Some(&metadata) && !matches!(place, Place::Returned(_));
+        (!is_known).then_some(metadata)
+    }
+
+    /// Whether new metadata can be kept: its regular expression is one, and there is room.
+    fn check_metadata(
+        &self,
+        beat: &Beat<'_>,
+        metadata: Option<&Metadata>,
+        room: usize,
+    ) -> Result<(), Refused> {
+        let Some(metadata) = metadata else {
+            return Ok(());
+        };
+        if let Some(pattern) = metadata.pattern()
+            && !self.patterns.contains_key(pattern)
+        {
+            debug_assert!(beat.version >= 1, "version 0 has none");
+            regex::compile(pattern).map_err(|reason| {
+                let reason = format_args!(
+                    "SubscribedTopicRegex `{}` is not a valid regular expression: {reason}.",
+                    pattern.as_str()
+                );
+                Refused::new(GroupError::InvalidRegularExpression, reason)
+            })?;
+        }
+        match metadata.bytes() + 8 * beat.member_id.len() <= room {
+            true => Ok(()),
+            false => Err(GroupError::GroupMaxSizeReached.into()),
+        }
+    }
+}
+
+impl Edit<'_> {
+    /// Gives a static member that has come back its place under its new id.
+    fn enter(&mut self, place: &Place, id: &StrBytes) {
+        let Place::Returned(before) = place else {
+            return;
+        };
+        let metadata = self.group.members.get(before).cloned().unwrap_or_default();
+        let target = self.group.target(before);
+        let current = Current {
+            epoch: 0,
+            previous_epoch: 0,
+            ..self.group.current(before)
+        };
+        self.remove(before);
+        self.put(Change::Member(id.clone(), Some(Box::new(metadata))));
+        self.put(Change::Target(id.clone(), Some(target)));
+        self.put(Change::Current(id.clone(), Some(Box::new(current))));
+    }
+
+    /// Takes a member out.
+    pub(super) fn remove(&mut self, id: &StrBytes) {
+        self.put(Change::Current(id.clone(), None));
+        self.put(Change::Target(id.clone(), None));
+        self.put(Change::Member(id.clone(), None));
+    }
+
+    /// Takes in what a member says about itself, and starts a new epoch if there is reason to assign anew.
+    fn subscribe(&mut self, env: &Env<'_>, beat: &Beat<'_>, metadata: Option<Metadata>) {
+        let mut is_new_epoch = self.group.epoch.is_none();
+        if let Some(metadata) = metadata {
+            let known = self.group.members.get(&beat.member_id);
+            let known = known.cloned().unwrap_or_default();
+            let assignor = self.group.assignor(env.config);
+            is_new_epoch |=
+                known.topics != metadata.topics || known.pattern() != metadata.pattern();
+            if known != metadata {
+                self.put(Change::Member(
+                    beat.member_id.clone(),
+                    Some(Box::new(metadata)),
+                ));
+            }
+            is_new_epoch |= assignor != self.group.assignor(env.config);
+            self.drop_patterns();
+        }
+        let matches_others = self.refresh_patterns(env.now, beat.topics);
+        let version = beat.topics.version();
+        if !is_new_epoch && !matches_others && self.group.topics_seen == Some(version) {
+            return;
+        }
+        self.group.topics_seen = Some(version);
+        let metadata_hash = self.group.metadata_hash(beat.topics);
+        let known = self.group.epoch;
+        let has_changed = known.is_none_or(|known| known.metadata_hash != metadata_hash);
+        // Where an epoch waits for its assignment already, that is for these topics.
+        let is_waiting = self.group.epoch() > self.group.assignment_epoch();
+        if !is_new_epoch && !has_changed {
+            return;
+        }
+        let rise = i32::from(is_new_epoch || !is_waiting);
+        self.put(Change::Epoch(Some(GroupEpoch {
+            epoch: self.group.epoch().saturating_add(rise),
+            metadata_hash,
+        })));
+    }
+
+    /// Takes the member's next step towards its target; what it has then.
+    fn reconcile(&mut self, beat: &Beat<'_>, current: Current) -> Current {
+        let id = &beat.member_id;
+        let target = self.group.target(id);
+        let goal = Goal {
+            epoch: self.group.assignment_epoch(),
+            target: &target,
+        };
+        let subscribed = self.group.topic_ids_of(id, beat.topics);
+        let next = reconcile(
+            &current,
+            &goal,
+            |topic| subscribed.contains(&topic),
+            |topic, partition| self.group.is_free_for(id, topic, partition),
+            beat.owned.as_ref(),
+        );
+        let Some(next) = next else {
+            return current;
+        };
+        self.put(Change::Current(id.clone(), Some(Box::new(next.clone()))));
+        next
+    }
+}
+
+/// Whether both have the same partitions, whenever they were assigned.
+fn is_same(a: &Assigned, b: &Assigned) -> bool {
+    let mut pairs = a.iter().zip(b);
+    a.len() == b.len()
+        && pairs.all(|((topic, of_a), (other, of_b))| topic == other && of_a.keys().eq(of_b.keys()))
+}
+
+fn assignment(assigned: &Assigned) -> Assignment {
+    let topics = assigned.iter().map(|(topic, partitions)| {
+        let mut of_topic = TopicPartitions::default();
+        of_topic.topic_id = uuid(*topic);
+        of_topic.partitions = partitions.keys().copied().collect();
+        of_topic
+    });
+    let mut assignment = Assignment::default();
+    assignment.topic_partitions = topics.collect();
+    assignment
+}
