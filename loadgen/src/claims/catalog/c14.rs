@@ -35,7 +35,7 @@ pub(super) const C14: WholeClaim = WholeClaim {
     points,
     space_gib: [1, 8, 24],
     setup_s: [1.0, 6.0, 24.0],
-    budget_s: [2.0, 32.0, 200.0],
+    budget_s: [2.0, 32.0, 205.0],
     judge,
 };
 

@@ -52,7 +52,7 @@ fn judge(measurements: &[Measurement]) -> Conclusion {
         ));
     }
     let why = format!(
-        "of this server alone: without the flush it takes {} times as much in large batches and {} times with single records",
+        "of this server: without the flush it takes {} times as much in large batches and {} times with single records",
         times(findings.first()),
         times(findings.get(1))
     );

@@ -15,6 +15,8 @@ use crate::claims::verdict::{Expect, Verdict};
 /// The most that the documents let a mapping have.
 const CLAIMED_MAX: u64 = 2 << 30;
 const SLICE: u64 = 1 << 20;
+/// What the loop says when mmap(2) is refused, and not what is done with the mapping.
+const MAPPING_REFUSED: &str = "mapping a file";
 
 pub(super) struct C4;
 
@@ -108,7 +110,13 @@ fn judge(measurements: &[Measurement]) -> Conclusion {
     let failed = measurements
         .iter()
         .find(|m| m.params["from"].as_u64() >= Some(CLAIMED_MAX) && m.left_out.is_some());
+    let beginning = find(measurements, &json!({ "from": 0 })).is_some();
     let (verdict, why) = match failed.and_then(|m| m.left_out.as_ref()) {
+        // Not the file, and not the path: the same way served its beginning.
+        Some(reason) if beginning && reason.contains(MAPPING_REFUSED) => (
+            Verdict::Holds,
+            format!("the system did not map a file beyond 2 GiB: {reason}"),
+        ),
         Some(reason) => (
             Verdict::Undecided,
             format!("a file beyond 2 GiB could not be served: {reason}"),
@@ -134,27 +142,40 @@ mod tests {
     use super::*;
     use crate::claims::catalog::testing::measurement;
 
+    fn side(from: u64, values: &[f64]) -> Measurement {
+        measurement(&json!({ "hot": true, "from": from }), "mb_per_s", values)
+    }
+
+    fn refused(reason: &str) -> Measurement {
+        let mut refused = side(5 << 30, &[1.0]);
+        refused.repetitions.clear();
+        refused.left_out = Some(reason.into());
+        refused
+    }
+
     #[test]
     fn the_verdict_follows_what_was_served() {
-        let served = |from: u64| {
-            let all = [0, from].map(|from| {
-                measurement(
-                    &json!({ "hot": true, "from": from }),
-                    "mb_per_s",
-                    &[1.0, 1.0, 1.0],
-                )
-            });
-            judge(&all).verdict
-        };
+        let served = |from| judge(&[side(0, &[1.0; 3]), side(from, &[1.0; 3])]).verdict;
         assert_eq!(served(5 << 30), Verdict::DoesNotHold);
         assert_eq!(served(1 << 30), Verdict::Undecided);
-        let mut refused = measurement(
-            &json!({ "hot": true, "from": 5u64 << 30 }),
-            "mb_per_s",
-            &[1.0],
+    }
+
+    #[test]
+    fn a_refused_mapping_bears_the_claim_out_and_another_failure_does_not() {
+        let verdict = |reason| judge(&[side(0, &[1.0; 3]), refused(reason)]).verdict;
+        assert_eq!(
+            verdict("sending: mapping a file: Cannot allocate memory (os error 12)"),
+            Verdict::Holds
         );
-        refused.repetitions.clear();
-        refused.left_out = Some("cannot allocate memory".into());
-        assert_eq!(judge(&[refused]).verdict, Verdict::Undecided);
+        assert_eq!(verdict("sending: Broken pipe"), Verdict::Undecided);
+        let without_beginning = [refused("mapping a file: Cannot allocate memory")];
+        assert_eq!(judge(&without_beginning).verdict, Verdict::Undecided);
+    }
+
+    #[test]
+    fn a_noisy_rate_leaves_the_comparison_open_and_not_what_was_served() {
+        let conclusion = judge(&[side(0, &[1.0; 3]), side(5 << 30, &[0.5, 1.0, 2.0])]);
+        assert_eq!(conclusion.findings[0].verdict, Verdict::Undecided);
+        assert_eq!(conclusion.verdict, Verdict::DoesNotHold);
     }
 }

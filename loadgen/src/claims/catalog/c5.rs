@@ -35,7 +35,7 @@ pub(super) const C5: WholeClaim = WholeClaim {
     points,
     space_gib: [2, 6, 13],
     setup_s: [2.0, 5.0, 40.0],
-    budget_s: [2.0, 26.0, 280.0],
+    budget_s: [2.0, 26.0, 250.0],
     judge,
 };
 

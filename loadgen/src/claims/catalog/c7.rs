@@ -55,7 +55,8 @@ impl Claim for C7 {
                             (SMALL, true, 1 | MANY) => 0,
                             (SMALL, true, _) => 1,
                             (_, true, _) => 2,
-                            _ => 3,
+                            (SMALL, false, _) => 3,
+                            _ => 4,
                         };
                         // Files are made and removed.
                         let seconds = scale.pick(0.05, 0.6, 1.3) + partitions as f64 * 1e-4;
@@ -204,7 +205,7 @@ fn judge(measurements: &[Measurement]) -> Conclusion {
             let series = series(measurements, figure, append, durable);
             if series.iter().any(|series| series.marks.len() > 1) && wanted(figure, append) {
                 conclusion.plots.push(Plot::Lines {
-                    title: format!("Rounds of 64 appends of {words}"),
+                    title: format!("Rounds of 64 appends of {words}: {unit}"),
                     x: Axis::log("partitions"),
                     y: if log {
                         Axis::log(unit)

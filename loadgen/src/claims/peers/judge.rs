@@ -208,7 +208,9 @@ fn persistence(conclusion: &mut Conclusion, peers: &Peers) {
             );
             let finding = compare(question, without, with, expect);
             if let Some(ratio) = finding.ratio {
-                words.push(format!("{system} {} times", number(ratio.median)));
+                // Two ways of one system, say classic and quorum queues, are told apart by the first words of the shape.
+                let way = with.shape.split(',').next().unwrap_or_default();
+                words.push(format!("{system} ({way}) {} times", number(ratio.median)));
             }
             counted.push(finding);
         }
@@ -216,8 +218,9 @@ fn persistence(conclusion: &mut Conclusion, peers: &Peers) {
     if systems == DOCUMENTS.len() {
         conclusion.verdict = verdict::all(counted.iter().map(|finding| finding.verdict));
         conclusion.why = format!(
-            "without the flush they take, way by way: {}; of this server: see below",
-            words.join(", ")
+            "without the flush they take, way by way: {}; {}",
+            words.join(", "),
+            conclusion.why
         );
     }
     counted.append(&mut conclusion.findings);
