@@ -6,11 +6,9 @@ use std::ops::{Deref, DerefMut};
 use std::ptr::NonNull;
 use std::sync::Arc;
 
+use super::area::Piece;
 use super::pool::Free;
-use super::{BLOCK, round_up, stream};
-
-/// Buffers of at least this size start on such a boundary and ask for pages of this size.
-const HUGE_PAGE: usize = 2 << 20;
+use super::{BLOCK, HUGE_PAGE, round_up, stream};
 
 /// A buffer whose memory starts on a 4 KiB boundary and holds whole blocks; dereferences to its first `len`
 /// bytes. All of its capacity is initialised from the start, so no operation exposes garbage. One that came from
@@ -20,6 +18,8 @@ pub struct AlignedBuf {
     capacity: usize,
     len: usize,
     home: Option<Arc<Free>>,
+    /// The memory is part of an area; otherwise the allocator's.
+    piece: Option<Piece>,
 }
 
 // SAFETY: the buffer owns its memory exclusively, like a Vec<u8>.
@@ -55,6 +55,18 @@ impl AlignedBuf {
             capacity,
             len: 0,
             home: None,
+            piece: None,
+        }
+    }
+
+    /// An empty buffer in a piece of `capacity` bytes.
+    pub(super) fn in_area(piece: Piece, capacity: usize) -> Self {
+        Self {
+            memory: piece.start,
+            capacity,
+            len: 0,
+            home: None,
+            piece: Some(piece),
         }
     }
 
@@ -161,14 +173,18 @@ impl DerefMut for AlignedBuf {
 impl Drop for AlignedBuf {
     fn drop(&mut self) {
         if let Some(home) = self.home.take() {
-            let (memory, capacity) = (self.memory, self.capacity);
+            let (memory, capacity, piece) = (self.memory, self.capacity, self.piece.take());
             // The memory has a new owner: nothing is freed here.
             return home.give(Self {
                 memory,
                 capacity,
                 len: 0,
                 home: None,
+                piece,
             });
+        }
+        if self.piece.is_some() {
+            return;
         }
         // SAFETY: allocated in `with_capacity` with this layout, freed once.
         unsafe { dealloc(self.memory.as_ptr(), Self::layout(self.capacity)) }

@@ -4,6 +4,7 @@
 #![allow(unsafe_code)]
 
 mod aligned;
+mod area;
 mod pool;
 mod slab;
 mod stream;
@@ -14,6 +15,9 @@ pub use slab::{SlabWriter, Slice};
 
 /// Alignment, in bytes, of every buffer, file offset and length of direct I/O.
 pub const BLOCK: usize = 4096;
+
+/// Buffers of at least this size start on such a boundary and ask for pages of this size, bytes.
+const HUGE_PAGE: usize = 2 << 20;
 
 /// `len` rounded up to whole blocks, in bytes.
 #[must_use]

@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
+use super::area::Areas;
 use super::slab::SlabWriter;
 use super::{AlignedBuf, round_up};
 
@@ -22,6 +23,8 @@ struct Stock {
     unused: Vec<AlignedBuf>,
     /// Buffers that a keeper has ready at any time.
     ahead: usize,
+    /// Where new buffers below the size of a huge page lie.
+    areas: Areas,
 }
 
 impl Free {
@@ -47,7 +50,8 @@ impl Free {
     }
 }
 
-/// Hands out buffers of one size. Dropped, alone or inside a [`Slice`](super::Slice), they return to it.
+/// Hands out buffers of one size. Dropped, alone or inside a [`Slice`](super::Slice), they return to it. From 64 KiB on
+/// they lie in huge pages, smaller ones than a huge page next to each other.
 #[derive(Clone)]
 pub struct BufPool {
     free: Arc<Free>,
@@ -86,11 +90,19 @@ impl BufPool {
     #[must_use]
     pub fn take(&self) -> AlignedBuf {
         self.free.out.fetch_add(1, Ordering::Relaxed);
-        let buf = self
-            .free
-            .take()
-            .unwrap_or_else(|| AlignedBuf::with_capacity(self.buf_bytes));
+        let buf = self.free.take().unwrap_or_else(|| self.make());
         buf.at_home(self.free.clone())
+    }
+
+    fn make(&self) -> AlignedBuf {
+        let bytes = self.buf_bytes;
+        let piece = Areas::serve(bytes)
+            .then(|| self.free.stock().areas.piece(bytes))
+            .flatten();
+        match piece {
+            Some(piece) => AlignedBuf::in_area(piece, bytes),
+            None => AlignedBuf::with_capacity(bytes),
+        }
     }
 
     /// Has at least `ahead` unused buffers made ahead, by whoever runs [`BufPool::keep`]; none ends that.
@@ -108,7 +120,7 @@ impl BufPool {
             let made = self.free.out.load(Ordering::Relaxed) + stock.unused.len();
             if stock.unused.len() < stock.ahead && made < self.free.keep {
                 drop(stock);
-                let buf = AlignedBuf::with_capacity(self.buf_bytes);
+                let buf = self.make();
                 stock = self.free.stock();
                 stock.unused.push(buf);
             } else {
@@ -187,6 +199,25 @@ mod tests {
         assert_eq!(unused(&pool), 5);
         pool.stock(0);
         keeper.join().unwrap();
+    }
+
+    #[test]
+    fn buffers_below_a_huge_page_lie_side_by_side_and_keep_their_place() {
+        let pool = BufPool::new(1 << 20, 1);
+        let mut pair = [pool.take(), pool.take()];
+        for (byte, buf) in (b'a'..).zip(&mut pair) {
+            buf.set_len(buf.capacity());
+            assert!(buf.iter().all(|&b| b == 0), "new memory is not zero");
+            buf.fill(byte);
+        }
+        let [first, second] = pair;
+        let address = first.as_ptr() as usize;
+        assert_eq!(second.as_ptr() as usize, address + (1 << 20));
+        assert!(first.iter().all(|&b| b == b'a') && second.iter().all(|&b| b == b'b'));
+        drop((first, second));
+        // One is kept; the other's memory has gone back, and the next lies behind both.
+        let again = [pool.take(), pool.take()].map(|buf| buf.as_ptr() as usize);
+        assert_eq!(again, [address, address + (2 << 20)]);
     }
 
     #[test]
