@@ -8,7 +8,7 @@ use ringlog_engine::buf::{AlignedBuf, BLOCK};
 use serde::{Deserialize, Serialize};
 
 use super::{Figures, Random, make_cold};
-use crate::disk::files::noise;
+use crate::disk::files::noisy_buffers;
 use crate::disk::measure::{Latencies, Stopwatch};
 use crate::disk::{BenchError, Scratch};
 use crate::uring::Ring;
@@ -177,13 +177,8 @@ impl Run<'_> {
     fn carry_out(&self, window: Duration, seed: u64) -> Result<Figures, BenchError> {
         let point = self.point;
         let mut ring = Ring::new(point.depth).map_err(BenchError::Ring)?;
-        let mut free: Vec<(u64, AlignedBuf)> = (0..point.depth as u64)
-            .map(|tag| {
-                let mut buf = AlignedBuf::zeroed(point.block as usize);
-                noise(&mut buf, seed ^ tag);
-                (tag, buf)
-            })
-            .collect();
+        let buffers = noisy_buffers(point.depth, point.block as usize, seed);
+        let mut free: Vec<(u64, AlignedBuf)> = (0..).zip(buffers).collect();
         let mut started = vec![Instant::now(); point.depth];
         let warm_until = Instant::now() + window.mul_f64(WARM_SHARE);
         let (mut next, mut warm_left) = (0u64, self.places / 8);

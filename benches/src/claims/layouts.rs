@@ -12,7 +12,7 @@ use rustix::fs::syncfs;
 use serde::{Deserialize, Serialize};
 
 use super::{Figures, io_bytes};
-use crate::disk::files::noise;
+use crate::disk::files::{noise, noisy_buffers};
 use crate::disk::measure::{Latencies, Stopwatch};
 use crate::disk::{BenchError, Fill, Scratch};
 use crate::uring::Ring;
@@ -156,17 +156,12 @@ impl Files {
         let files = partitions(scratch, point, false)?;
         let dirty = dirty(point) as usize;
         let bytes = (APPENDS / dirty as u64 * point.append) as usize;
-        let buffers = (0..dirty).map(|n| {
-            let mut buffer = AlignedBuf::zeroed(bytes);
-            noise(&mut buffer, n as u64);
-            buffer
-        });
         Ok(Self {
             ends: vec![0; files.len()],
             files,
             next: 0,
             ring: Ring::new(dirty).map_err(BenchError::Ring)?,
-            buffers: buffers.collect(),
+            buffers: noisy_buffers(dirty, bytes, 0),
             durable: point.durable,
         })
     }
@@ -300,9 +295,7 @@ fn destage(files: &[Arc<File>], from: &Receiver<u64>) -> Result<(), BenchError> 
     const DEPTH: usize = 16;
     const PIECE_MAX: u64 = 1 << 20;
     let mut ring = Ring::new(DEPTH).map_err(BenchError::Ring)?;
-    let mut buffers: Vec<AlignedBuf> = (0..DEPTH)
-        .map(|_| AlignedBuf::zeroed(PIECE_MAX as usize))
-        .collect();
+    let mut buffers = noisy_buffers(DEPTH, PIECE_MAX as usize, 0);
     let (mut pending, mut end) = (0u64, 0u64);
     while let Ok(bytes) = from.recv() {
         pending += bytes;

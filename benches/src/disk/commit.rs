@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use ringlog_engine::buf::{AlignedBuf, BLOCK};
 
 use super::BenchError;
-use super::files::{Fill, Scratch, noise};
+use super::files::{Fill, Scratch, noisy_buffers};
 use super::measure::{Latencies, Stopwatch};
 use super::report::Figures;
 use crate::uring::Ring;
@@ -107,7 +107,7 @@ fn commit(scratch: &Scratch, setting: &Commit) -> Result<Figures, BenchError> {
     } = *setting;
     let file = scratch.open(FILE, true)?;
     let mut ring = Ring::new(in_flight).map_err(BenchError::Ring)?;
-    let mut buffers: Vec<AlignedBuf> = (0..in_flight).map(|n| filled(size, n as u64)).collect();
+    let mut buffers = noisy_buffers(in_flight, size, 0);
     let places = setting.file_bytes / size as u64;
     let (mut next, mut commits) = (0, 0u64);
     let mut started = vec![Instant::now(); in_flight];
@@ -165,10 +165,4 @@ fn commit(scratch: &Scratch, setting: &Commit) -> Result<Figures, BenchError> {
         commits * size as u64,
         Some(&latencies),
     ))
-}
-
-fn filled(size: usize, seed: u64) -> AlignedBuf {
-    let mut buf = AlignedBuf::zeroed(size);
-    noise(&mut buf, seed);
-    buf
 }

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use ringlog_engine::buf::AlignedBuf;
+use ringlog_engine::buf::{AlignedBuf, BufPool};
 use rustix::fs::{Advice, OFlags, fadvise, statvfs};
 use tempfile::TempDir;
 
@@ -157,6 +157,23 @@ pub enum Fill {
     Zeros,
     /// Bytes that do not repeat, for files that are read.
     Noise,
+}
+
+/// `count` empty buffers of at least `bytes` each, from the pool that the engine's come from: next to each other in huge
+/// pages. Single ones would lie in scattered pages, and a device would be given large requests in parts.
+pub(crate) fn buffers(count: usize, bytes: usize) -> Vec<AlignedBuf> {
+    let pool = BufPool::new(bytes, 0);
+    (0..count).map(|_| pool.take()).collect()
+}
+
+/// `count` buffers of `bytes` of noise, each another.
+pub(crate) fn noisy_buffers(count: usize, bytes: usize, seed: u64) -> Vec<AlignedBuf> {
+    let mut buffers = buffers(count, bytes);
+    for (n, buf) in buffers.iter_mut().enumerate() {
+        buf.set_len(bytes);
+        noise(buf, seed ^ n as u64);
+    }
+    buffers
 }
 
 /// Fills `bytes` with what no device can guess from `seed`.

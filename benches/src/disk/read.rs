@@ -4,11 +4,10 @@ use std::fs::File;
 use std::sync::Arc;
 use std::time::Instant;
 
-use ringlog_engine::buf::AlignedBuf;
 use serde::Serialize;
 
 use super::BenchError;
-use super::files::{Scratch, drop_pages};
+use super::files::{Scratch, buffers, drop_pages};
 use super::measure::{Latencies, Stopwatch};
 use super::report::Figures;
 use crate::uring::Ring;
@@ -83,9 +82,7 @@ fn sweep(scratch: &Scratch, file: &Arc<File>, setting: &Read) -> Result<Figures,
         ..
     } = *setting;
     let mut ring = Ring::new(depth).map_err(BenchError::Ring)?;
-    let mut buffers: Vec<AlignedBuf> = (0..depth)
-        .map(|_| AlignedBuf::with_capacity(block))
-        .collect();
+    let mut buffers = buffers(depth, block);
     let mut started = vec![Instant::now(); depth];
     let mut tags: Vec<u64> = (0..depth as u64).collect();
     let mut latencies = Latencies::default();

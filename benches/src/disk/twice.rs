@@ -9,7 +9,7 @@ use std::time::Instant;
 use ringlog_engine::buf::{AlignedBuf, BLOCK, round_down};
 
 use super::BenchError;
-use super::files::{Fill, Scratch, noise};
+use super::files::{Fill, Scratch, noisy_buffers};
 use super::measure::{Latencies, Stopwatch};
 use super::report::Figures;
 use crate::uring::Ring;
@@ -164,9 +164,8 @@ fn commit(
     let places = setting.journal_bytes / frame;
     let total = setting.total_bytes.div_ceil(frame);
     let mut ring = Ring::new(setting.in_flight).map_err(BenchError::Ring)?;
-    let mut idle: Vec<(AlignedBuf, u64)> = (0..setting.in_flight as u64)
-        .map(|tag| (noisy(setting.frame, tag), tag))
-        .collect();
+    let frames = noisy_buffers(setting.in_flight, setting.frame, 0);
+    let mut idle: Vec<(AlignedBuf, u64)> = frames.into_iter().zip(0..).collect();
     let mut started = vec![Instant::now(); setting.in_flight];
     let mut latencies = Latencies::default();
     let (mut begun, mut ended) = (0, 0);
@@ -209,7 +208,7 @@ fn destage(
 ) -> Result<(), BenchError> {
     let piece = setting.piece();
     let mut ring = Ring::new(PIECES).map_err(BenchError::Ring)?;
-    let mut idle: Vec<AlignedBuf> = (0..PIECES as u64).map(|n| noisy(piece, n)).collect();
+    let mut idle = noisy_buffers(PIECES, piece, 0);
     let mut ends = vec![0u64; segments.len()];
     let mut turn = 0;
     loop {
@@ -248,10 +247,4 @@ fn destage(
         synced.map_err(|error| BenchError::operation("syncfs")(error.into()))?;
         shared.change(|progress| progress.destaged = to);
     }
-}
-
-fn noisy(len: usize, seed: u64) -> AlignedBuf {
-    let mut buf = AlignedBuf::zeroed(len);
-    noise(&mut buf, seed);
-    buf
 }

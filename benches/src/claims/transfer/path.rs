@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use super::super::mapping::Mapping;
 use super::super::ring_net::NetRing;
+use crate::disk::files::buffers;
 use crate::uring::Ring;
 
 /// Reads or sends under way where a path has several.
@@ -99,9 +100,7 @@ pub(super) fn open(
         Path::DirectSend => Box::new(DirectSend {
             file: Arc::clone(direct),
             ring: Ring::new(DEPTH)?,
-            buffers: (0..DEPTH)
-                .map(|_| AlignedBuf::with_capacity(chunk))
-                .collect(),
+            buffers: buffers(DEPTH, chunk),
             chunk,
         }),
         Path::SendZc => Box::new(SendZc {
