@@ -11,6 +11,7 @@ import bench_host as host
 import install
 from peer_rabbitmq import group
 from peer_systems import Case, System
+from peer_tool import STEP_S, warm
 from process import Failure, free_ports, last_line, start, stop, wait_for_port
 
 # Each producer is a process with a connection of its own: the broker serves the messages of a connection one after the other.
@@ -91,10 +92,9 @@ class ActiveMq(System):
             producers = [self._producer(queue, durable, size) for queue in queues]
             try:
                 self._wait_for_all(queues, producers)
-                time.sleep(self.run.warmup)
-                begun, before = self._taken()
-                time.sleep(seconds)
-                ended, after = self._taken()
+                # Its producers are JVMs that begin cold each time.
+                warm(lambda: self._rate(STEP_S))
+                taken = self._rate(seconds)
                 if any(producer.poll() is not None for producer in producers):
                     raise Failure(f"a producer ended by itself: {last_line(self.run.folder / 'activemq-tool.log')}")
             finally:
@@ -102,9 +102,16 @@ class ActiveMq(System):
                     stop(producer, grace_s=1)
                 for queue in queues:
                     self._ask(f"exec/{BROKER}/removeQueue/{queue}")
-            return (after - before) / (ended - begun)
+            return taken
 
         return body
+
+    def _rate(self, seconds):
+        """Messages a second that the broker takes in."""
+        begun, before = self._taken()
+        time.sleep(seconds)
+        ended, after = self._taken()
+        return (after - before) / (ended - begun)
 
     def _producer(self, queue, durable, size):
         # Without the option a message that is not durable would be sent without an answer.

@@ -15,6 +15,7 @@ from peer_activemq import ActiveMq
 from peer_rabbitmq import RabbitMq
 from peer_rocketmq import RocketMq
 from peer_systems import DURABLE, VOLATILE, KafkaSystem, RinglogSystem
+from peer_tool import STEADY_SHARE, STEP_S, warm
 from process import Failure, LeftOut
 
 # Rises when a field changes its meaning or goes; benches/METHOD.md describes the file.
@@ -42,7 +43,7 @@ class Measure:
 
     def __init__(self, args, folder, keep):
         self.args, self.run, self.keep = args, Run(args, folder), keep
-        self.left_out, self.results = [], []
+        self.left_out, self.results, self.warm_ups = [], [], []
 
     def leave_out(self, system, reason):
         """Notes, once, what is not measured, why, and how to get it."""
@@ -90,12 +91,20 @@ class Measure:
         return "confirms" if self.args.confirms else "throughput"
 
     def _warm_up(self, systems):
-        """A JVM compiles what it runs often: every broker gets load before it counts."""
+        """A JVM compiles what it runs often: every broker gets load, until it takes as much as just before, ahead of what counts."""
+        size, limit_s = self._sizes()[0], self.args.broker_warmup
         for system, cases in systems:
             for case in system.warm_up(cases):
-                with contextlib.suppress(Failure):
-                    case.body(self._sizes()[0], self.args.broker_warmup)
-            say(f"{system.name} is warm")
+                try:
+                    seen = warm(lambda case=case: figure_of(case.body(size, STEP_S)), limit_s)
+                except Failure as reason:
+                    say(f"{system.name}, {case.shape}: the warm-up broke off: {reason}")
+                    continue
+                durability = "durable" if case.durable else "not durable"
+                self.warm_ups.append({"system": system.name, "shape": case.shape, "durable": case.durable, "record_bytes": size,
+                                      "rates": seen.rates, "steady": seen.steady})
+                steady = "steady" if seen.steady else f"still changing after {limit_s:g} s"
+                say(f"  {system.name}, {durability}, {case.shape}: {', '.join(f'{rate:,.0f}' for rate in seen.rates)} messages/s: {steady}")
 
     def _once(self, systems, system, case, size):
         others = [pid for other, _ in systems if other is not system for pid in other.pids()]
@@ -107,7 +116,7 @@ class Measure:
             self.leave_out(system, f"{case.shape}, {size} B: {reason}")
             return
         found = rate if isinstance(rate, dict) else {"messages_per_s": rate}
-        rate = found["messages_per_s"]
+        rate = figure_of(found)
         elapsed = (time.monotonic() - begun) * len(set(self.run.server_cores + self.run.load_cores))
         self.results.append({
             **found, "group": self._group(case), "system": system.name, "version": system.version,
@@ -117,6 +126,11 @@ class Measure:
         self.keep(self)
         durability = "durable" if case.durable else "not durable"
         say(f"  {system.name}, {size} B, {durability}, {case.shape}, {case.tool.split()[0]}: {rate:,.0f} messages/s")
+
+
+def figure_of(found):
+    """Messages a second of what a case's body returned."""
+    return found["messages_per_s"] if isinstance(found, dict) else found
 
 
 def cpu(pids):
@@ -165,14 +179,14 @@ def document(measure, before):
     """peers.json."""
     args, run = measure.args, measure.run
     settings = {"server_cores": run.server_cores, "load_cores": run.load_cores}
-    known, left_out = [], list(measure.left_out)
+    known, left_out, warm_ups = [], list(measure.left_out), measure.warm_ups
     if before:
         if before["settings"] != settings or before["host"] != host.facts(args.dir):
             raise Failure(f"{args.out} was measured on other cores or on another host: name another --out, or leave --add away")
-        known = before["entries"]
+        known, warm_ups = before["entries"], [*before.get("warm_ups", []), *warm_ups]
         left_out = [entry for entry in before["left_out"] if entry not in left_out] + left_out
     return {"schema": SCHEMA, "host": host.facts(args.dir), "settings": settings, "left_out": left_out,
-            "entries": entries(measure.results, known)}
+            "warm_ups": warm_ups, "entries": entries(measure.results, known)}
 
 
 def load(path):
@@ -205,6 +219,10 @@ def markdown(found):
         for size in sorted({entry["record_bytes"] for entry in found["entries"] if entry["group"] == group}):
             lines += ["", f"## {title}, {size} B", "", "| system | driven | durability | messages/s | MB/s | runs | tool and settings |", "|---" * 7 + "|"]
             lines += [row(entry) for entry in found["entries"] if (entry["group"], entry["record_bytes"]) == (group, size)]
+    unsteady = sorted({f"{warm_up['system']}, {warm_up['shape']}" for warm_up in found.get("warm_ups", []) if not warm_up["steady"]})
+    if unsteady:
+        lines += ["", f"Still changing by more than {STEADY_SHARE:.0%} from one run of {STEP_S} s to the next when their warm-up ended: "
+                  f"{'; '.join(unsteady)}."]
     if found["left_out"]:
         lines += ["", *(f"- left out: {entry['system']}: {entry['reason']} (to get it: {entry['install']})" for entry in found["left_out"])]
     return "\n".join(lines) + "\n"

@@ -67,9 +67,6 @@ class RocketMq(System):
         return [self.java, f"-Xms{heap}", f"-Xmx{heap}", "-XX:+UseG1GC", *EXPORTS, f"-Duser.home={folder}", f"-Drocketmq.home.dir={folder}",
                 "-cp", f"{self.jars}/*", cls, *words]
 
-    def warm_up(self, cases):
-        return [*cases, *cases]
-
     def pids(self):
         return [process.pid for process, _ in self.processes]
 

@@ -12,9 +12,9 @@ from paths import ROOT
 from process import Failure, LeftOut, end_like_interrupted
 
 MEASURE = """examples:
-  scripts/peers measure                                     # all of them, about half an hour
+  scripts/peers measure                                     # all of them, both sizes, about 40 minutes
   scripts/peers measure --only ringlog,rabbitmq --sizes 100 --repeat 1
-  scripts/peers measure --repeat 1 --add                    # one more repetition into the same file
+  scripts/peers measure --repeat 1 --add                    # one more repetition into the same file, about 17 minutes
   scripts/peers measure --confirms --add                    # RabbitMQ: confirms against transactions
   scripts/peers measure --acks --add                        # ringlog and Kafka: acks 0, 1, all by flush policy, and kill -9
   ringlog-load claims --peers peers.json                    # puts the file beside this server's figures
@@ -57,7 +57,9 @@ def measure_options(measure):
     measure.add_argument("--repeat", type=int, default=3, help="repetitions of everything (default 3, the fewest that decide anything)")
     measure.add_argument("--seconds", type=float, default=6.0, help="length of a window; tools that print each 5 or 10 s take that (default 6)")
     measure.add_argument("--warmup", type=float, default=3.0, help="load before a window (default 3)")
-    measure.add_argument("--broker-warmup", type=float, default=6.0, help="load for each broker and tool before the first window (default 6)")
+    measure.add_argument("--broker-warmup", type=float, default=60.0, metavar="SECONDS",
+                         help="before the first window every broker is driven in each way until two successive runs of 5 s differ by at most "
+                              "a tenth, at most so long (default 60)")
     measure.add_argument("--no-warm-up", action="store_true", help="leave that away")
     measure.add_argument("--confirms", action="store_true", help="RabbitMQ alone: single, batched and asynchronous confirms against transactions")
     measure.add_argument("--acks", action="store_true",
@@ -86,7 +88,7 @@ def settle_arguments(args):
         args.load_cores = host.core_list(args.load_cores) if args.load_cores else second
     except ValueError:
         raise Failure("sizes are numbers of bytes, cores a list such as 0,2-3") from None
-    if min(args.sizes) < 1 or args.repeat < 1 or args.seconds <= 0 or args.warmup < 0:
+    if min(args.sizes) < 1 or args.repeat < 1 or args.seconds <= 0 or args.warmup < 0 or args.broker_warmup < 0:
         raise Failure("--sizes, --repeat and --seconds must be above 0")
     args.out, args.dir = args.out.resolve(), args.dir.resolve()
     return args

@@ -39,17 +39,47 @@ class Entries(unittest.TestCase):
 
 
 class Rate(unittest.TestCase):
-    def rate(self, program, warmup_s, seconds):
+    def rate(self, program, warmup_s, seconds, **more):
         with tempfile.TemporaryDirectory() as folder:
-            return peer_tool.rate([sys.executable, "-uc", program], Path(folder) / "log", {0}, re.compile(r"rate: ([\d.,]+)"), warmup_s, seconds, 0.5)
+            pattern = re.compile(r"rate: ([\d.,]+)")
+            return peer_tool.rate([sys.executable, "-uc", program], Path(folder) / "log", {0}, pattern, warmup_s, seconds, 0.5, **more)
 
     def test_lines_of_the_warm_up_do_not_count(self):
         program = "import time\nfor n in range(99): print('rate: 1' if n < 3 else 'rate: 1,000'); time.sleep(0.5)"
         self.assertEqual(self.rate(program, 1.0, 1.0), 1000)
 
+    def test_a_window_begins_when_lines_say_about_the_same(self):
+        program = "import time\nfor n in range(99): print('rate:', (9, 100, 500, 900, 950, 700)[min(n, 5)]); time.sleep(0.5)"
+        self.assertEqual(self.rate(program, 0, 1.0, until_steady=True), 700)
+        self.assertEqual(self.rate(program, 0, 1.0), 300)
+
     def test_a_tool_that_ends_is_a_failure(self):
         with self.assertRaisesRegex(Failure, "ended by itself: no broker"):
             self.rate("print('no broker')", 1, 1)
+
+
+class Warm(unittest.TestCase):
+    def warm(self, rates, limit_s=60):
+        """Each step takes ten seconds of a clock of its own."""
+        steps, now = iter(rates), [0]
+
+        def step():
+            now[0] += 10
+            return next(steps)
+
+        return peer_tool.warm(step, limit_s, lambda: now[0])
+
+    def test_it_ends_when_two_steps_are_within_a_tenth(self):
+        seen = self.warm([100, 200, 300, 329, 1000])
+        self.assertEqual((seen.rates, seen.steady), ([100, 200, 300, 329], True))
+
+    def test_a_minute_is_enough(self):
+        seen = self.warm([100, 200] * 10)
+        self.assertEqual((len(seen.rates), seen.steady), (6, False))
+        self.assertEqual(len(self.warm([100, 200], limit_s=0).rates), 1)
+
+    def test_what_never_moves_is_not_steady(self):
+        self.assertFalse(self.warm([0] * 10).steady)
 
 
 if __name__ == "__main__":
