@@ -51,6 +51,8 @@ pub struct TopicConfig {
 
 const POSITIVE: Values = Values::Long { min: 0 };
 const ANY: Values = Values::Long { min: -1 };
+// -2 is what the topic's own retention says.
+const LOCAL: Values = Values::Long { min: -2 };
 const INT: Values = Values::Int {
     min: 0,
     max: i32::MAX as i64,
@@ -143,6 +145,8 @@ pub const TOPIC_CONFIGS: &[TopicConfig] = &[
         Values::AnyList,
         KEPT,
     ),
+    setting("local.retention.bytes", "-2", LOCAL, KEPT),
+    setting("local.retention.ms", "-2", LOCAL, KEPT),
     setting(
         "max.compaction.lag.ms",
         "9223372036854775807",

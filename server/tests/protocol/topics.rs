@@ -385,6 +385,10 @@ fn settings_are_changed_one_by_one_or_replaced() {
     assert_eq!(wrong, error::INVALID_CONFIG);
     let too_much = alter(&mut world, conn, 1, 0, "max.message.bytes", "2000000000");
     assert_eq!(too_much, error::INVALID_CONFIG);
+    // MirrorMaker puts back to its default every setting that its source leaves there.
+    for setting in ["local.retention.bytes", "local.retention.ms"] {
+        assert_eq!(alter(&mut world, conn, 1, 1, setting, ""), 0);
+    }
     assert_eq!(
         alter(&mut world, conn, 1, 2, "cleanup.policy", "compact"),
         0
