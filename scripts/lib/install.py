@@ -82,6 +82,14 @@ def apt_get(*packages):
         _attempt(" ".join(packages), [*prefix, "apt-get", "install", "-y", "-qq", "--no-install-recommends", *packages])
 
 
+def rsyslog():
+    """Path of rsyslogd, with its Kafka module."""
+    daemon = apt("rsyslogd", "rsyslog")
+    if not library("rsyslog/omkafka.so"):
+        apt_get("rsyslog-kafka")
+    return daemon
+
+
 def java():
     """Path of a Java runtime that Kafka 4.x runs on (17 or newer)."""
     path = apt("java", "default-jre-headless")
@@ -181,14 +189,23 @@ def node():
 
 def go():
     """The folder with our Go programs, built."""
-    source = CLIENTS / "go"
+    return _go_programs("go", "the Go clients")
+
+
+def telegraf():
+    """The folder with Telegraf's agent, built with a few of its plugins."""
+    return _go_programs("telegraf", "Telegraf")
+
+
+def _go_programs(name, what):
+    source = CLIENTS / name
     files = sorted(path for path in source.rglob("*") if path.is_file())
     binary = apt("go", "golang-go")
 
     def build(folder):
-        _attempt("the Go clients", [binary, "build", "-o", f"{folder}/", "./..."], cwd=source)
+        _attempt(what, [binary, "build", "-o", f"{folder}/", "./..."], cwd=source, timeout_s=900)
 
-    return _once(CACHE / "go", "".join(path.read_text() for path in files), build)
+    return _once(CACHE / name, "".join(path.read_text() for path in files), build)
 
 
 def kgo_suite():
@@ -208,7 +225,6 @@ def kgo_suite():
 
 
 def library(name):
-    """Whether a library of that path below the distribution's library folders is there."""
-    return any(Path(base).glob(f"*/{name}") for base in ("/usr/lib", "/usr/local/lib")) or any(
-        Path(base, name).exists() for base in ("/usr/lib", "/usr/lib64", "/usr/local/lib")
-    )
+    """Whether a library of that path is there, in the distribution's library folders or one below."""
+    folders = (Path(base) for base in ("/usr/lib", "/usr/lib64", "/usr/local/lib"))
+    return any(found.exists() for folder in folders for found in (folder / name, *folder.glob(f"*/{name}")))

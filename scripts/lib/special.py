@@ -21,9 +21,7 @@ def rsyslog_checks(context):
 
 def _rsyslog(context, codec):
     def check(log):
-        daemon = install.apt("rsyslogd", "rsyslog")
-        if not install.library("rsyslog/omkafka.so"):
-            install.apt_get("rsyslog-kafka")
+        daemon = install.rsyslog()
         folder = context.folder()
         prefix = context.topic(f"rsyslog-{codec}")
         written = {f"{prefix}.{name}": path for name, path in context.files.exact.items()}
