@@ -12,10 +12,12 @@ END_TXN = 26
 
 
 class Context:
-    """What a check works with: the broker, the lines, a folder of its own, the clients that could be installed."""
+    """What a check works with: the broker, the lines, a folder of its own, the clients that could be installed, and of
+    those checks that can do more or less, how many records they move and how many minutes they take."""
 
-    def __init__(self, broker, files, work, clients):
+    def __init__(self, broker, files, work, clients, records=0, minutes=0):
         self.broker, self.files, self.work, self.clients = broker, files, work, clients
+        self.records, self.minutes = records, minutes
         self._number = itertools.count()
 
     @property

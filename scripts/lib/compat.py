@@ -5,8 +5,12 @@ import shutil
 import sys
 from pathlib import Path
 
+import agents
 import bad_input
 import checks
+import compaction
+import connect
+import mirror
 import special
 import streams
 import suites
@@ -29,6 +33,8 @@ def parser():
     top.add_argument("--only", nargs="+", metavar="NAME", help="only the checks with these names or below them")
     top.add_argument("--logs", type=Path, help="folder of log files to write (default: generated lines)")
     top.add_argument("--shards", type=int, default=2, help="ringlog's shards (default 2)")
+    top.add_argument("--records", type=int, default=200_000, help="records for mirror (default 200,000)")
+    top.add_argument("--minutes", type=float, default=0.2, help="how long agents send (default 0.2)")
     top.add_argument("--keep", action="store_true", help="leave the broker running at the end, and keep its data")
     top.add_argument("--list", action="store_true", help="print the checks' names and end")
     return top
@@ -41,7 +47,8 @@ def all_checks(context):
         checks.time_checks, checks.admin_checks,
         special.rsyslog_checks, special.java_checks, special.segment_checks,
         bad_input.bad_input_checks, suites.group_heavy_checks, suites.exactly_once_checks,
-        suites.shard_checks, streams.streams_checks, suites.kgo_suite_checks,
+        suites.shard_checks, streams.streams_checks, connect.connect_checks, mirror.mirror_checks,
+        compaction.compaction_checks, agents.agent_checks, suites.kgo_suite_checks,
     ):
         for name, body, *needs in family(context):
             yield name, body, needs[0] if needs else ()
@@ -115,7 +122,7 @@ def test_broker(args, report, work, files):
     broker.start()
     try:
         print(f"broker: {broker.what} at {broker.bootstrap}; {sum(files.count.values())} lines in {len(files.count)} files")
-        run_checks(report, checks.Context(broker, files, work, clients), args.only)
+        run_checks(report, checks.Context(broker, files, work, clients, args.records, args.minutes), args.only)
     finally:
         if args.keep:
             print(f"broker left running at {broker.bootstrap} (log: {broker.log})")

@@ -120,6 +120,10 @@ class Peer:
         self.state.unlink(missing_ok=True)
         return True
 
+    def remove(self):
+        """Removes its data, configuration and log; it must have been stopped."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+
     def kill(self):
         """Ends the broker without warning."""
         state = self.running()

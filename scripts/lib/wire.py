@@ -154,8 +154,8 @@ class Cluster:
     def __init__(self, port):
         self.port = port
 
-    def _metadata(self, topics):
-        reader = ask(self.port, METADATA, 4, array(*map(string, topics)) + i8(1))
+    def _metadata(self, topics, create=True):
+        reader = ask(self.port, METADATA, 4, array(*map(string, topics)) + i8(create))
         reader.i32()
         nodes = dict(reader.array(lambda: (reader.i32(), (reader.string(), reader.i32(), reader.string())[1])))
         reader.string()
@@ -187,16 +187,16 @@ class Cluster:
         error, partitions = topics[topic]
         return nodes.get(partitions[0][1]) if error == 0 and 0 in partitions and partitions[0][0] == 0 else None
 
-    def leaders(self, topic):
+    def leaders(self, topic, create=True):
         """{partition: port of its leader}, for the partitions that have one. The topic is created if need be."""
-        nodes, _, topics = self._metadata([topic])
+        nodes, _, topics = self._metadata([topic], create)
         _, partitions = topics[topic]
         return {index: nodes[leader] for index, (error, leader) in partitions.items() if error == 0 and leader in nodes}
 
     def ends(self, topic):
         """{partition: its end offset}, for the partitions that have a leader."""
         found = {}
-        for index, port in self.leaders(topic).items():
+        for index, port in self.leaders(topic, create=False).items():
             body = i32(-1) + array(string(topic) + array(i32(index) + i64(LATEST)))
             reader = ask(port, LIST_OFFSETS, 1, body)
 
