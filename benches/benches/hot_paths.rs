@@ -64,6 +64,7 @@ impl Engine {
             max_batch_bytes: 1 << 20,
             cleaner: Default::default(),
             inspect: Inspect::Uncompressed,
+            decompressed_bytes_max: 1 << 20,
             cold_reads: ColdReads::Direct,
             producer_expiry_ms: 86_400_000,
             open_files: 100,

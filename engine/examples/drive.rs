@@ -73,6 +73,7 @@ fn main() {
         max_batch_bytes: mini::BATCH_MAX,
         cleaner: Default::default(),
         inspect: Inspect::Uncompressed,
+        decompressed_bytes_max: 1 << 20,
         cold_reads: ColdReads::Cached,
         producer_expiry_ms: 86_400_000,
         open_files: 1000,

@@ -65,6 +65,7 @@ fn core_config() -> CoreConfig {
         max_batch_bytes: mini::BATCH_MAX,
         cleaner: Default::default(),
         inspect: Inspect::Uncompressed,
+        decompressed_bytes_max: 1 << 20,
         cold_reads: ColdReads::Cached,
         producer_expiry_ms: 86_400_000,
         open_files: 64,

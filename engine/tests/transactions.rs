@@ -52,6 +52,7 @@ fn config() -> CoreConfig {
         reads_in_flight: 4,
         cleaner: Default::default(),
         inspect: Inspect::Headers,
+        decompressed_bytes_max: 1 << 20,
         mutations: Mutations::default(),
     }
 }

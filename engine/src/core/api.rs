@@ -2,7 +2,7 @@
 
 use thiserror::Error;
 
-use crate::batch::{BatchError, RecordError};
+use crate::batch::{BatchError, Compression, RecordError};
 use crate::buf::Slice;
 use crate::disk::{DiskError, FileId};
 use crate::id::{FrameSeq, Part};
@@ -28,6 +28,8 @@ pub struct LogConfig {
     pub timestamp_before_max_ms: i64,
     /// `message.timestamp.after.max.ms`: how far ahead of it.
     pub timestamp_after_max_ms: i64,
+    /// `compression.type` and its level: batches that come in another codec are compressed anew. None keeps them as sent.
+    pub kept_codec: Option<KeptCodec>,
     /// Every record has a key: `cleanup.policy` contains `compact`.
     pub keys_wanted: bool,
     /// Of each key the newest record is enough: `cleanup.policy` contains `compact`.
@@ -80,6 +82,7 @@ impl Default for LogConfig {
             log_append_time: false,
             timestamp_before_max_ms: i64::MAX,
             timestamp_after_max_ms: 3_600_000,
+            kept_codec: None,
             keys_wanted: false,
             compaction: None,
         }
@@ -94,10 +97,16 @@ pub enum Inspect {
     /// Those of batches that are not compressed.
     Uncompressed,
     /// All, decompressed for it.
-    All {
-        /// Bytes that the records of a batch may have.
-        decompressed_bytes_max: usize,
-    },
+    All,
+}
+
+/// The codec that a topic keeps its batches in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct KeptCodec {
+    /// The codec.
+    pub codec: Compression,
+    /// Its level, as the codec counts; none is its default.
+    pub level: Option<i32>,
 }
 
 /// When a batch counts as durable.
@@ -142,6 +151,9 @@ pub enum AppendError {
         /// Bytes allowed.
         limit: usize,
     },
+    /// The topic's codec does not take the records.
+    #[error("the records cannot be compressed anew")]
+    NotCompressed,
     /// A timestamp lies too far from the broker's clock, or claims to be the broker's own.
     #[error("One or more records have been rejected due to invalid timestamp")]
     Timestamp,

@@ -6,7 +6,7 @@ use crate::id::{FrameSeq, Now, Part};
 use crate::store::{ProducerCheck, ProducerError};
 
 use super::api::{AppendError, Appended};
-use super::inspect::{self, Stamp};
+use super::inspect::{self, Changes, Reading, Stamp};
 use super::journal::Target;
 use super::partition::{LiveSegment, TailEntry};
 use super::{Core, State};
@@ -52,23 +52,31 @@ impl Core {
             .ok_or(AppendError::UnknownPartition)?;
         let limit = partition.config.max_message_bytes;
         let most = (limit as usize).min(self.config.max_batch_bytes);
-        BatchHeader::parse(batch)?;
-        if batch.len() > most {
-            return Err(AppendError::TooLarge {
-                bytes: batch.len(),
+        let fits = |batch: &[u8]| match batch.len() {
+            bytes if bytes > most => Err(AppendError::TooLarge {
+                bytes,
                 limit: most as u32,
-            });
-        }
+            }),
+            _ => Ok(()),
+        };
+        BatchHeader::parse(batch)?;
+        fits(batch)?;
         let header = *BatchHeader::validate(batch)?;
         if header.is_control() && !internal {
             return Err(AppendError::ControlBatch);
         }
-        let stamp = if internal {
-            None
+        let Changes { stamp, recoded } = if internal {
+            Changes::default()
         } else {
-            let (inspect, scratch) = (self.config.inspect, &mut self.scratch);
-            inspect::check(inspect, &partition.config, now.wall_ms, batch, scratch)?
+            let reading = Reading {
+                depth: self.config.inspect,
+                limit: self.config.decompressed_bytes_max,
+            };
+            let scratch = &mut self.scratch;
+            inspect::check(reading, &partition.config, now.wall_ms, batch, scratch)?
         };
+        let batch = recoded.as_deref().unwrap_or(batch);
+        fits(batch)?;
         let marker = if header.is_control() {
             Marker::read(batch)
         } else {

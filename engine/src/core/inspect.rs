@@ -1,7 +1,7 @@
 //! What a producer's batch is checked for beyond its header, by the partition's settings, and the timestamps it is
 //! stored with. Source: `LogValidator` of Apache Kafka 4.
 
-use crate::batch::header::{ATTR_LOG_APPEND_TIME, CRC_START};
+use crate::batch::header::{ATTR_COMPRESSION, ATTR_LOG_APPEND_TIME, CRC_START, LOG_OVERHEAD};
 use crate::batch::{
     BatchHeader, Compression, HEADER_LEN, Records, TimeWindow, body, codec, inspect,
 };
@@ -9,7 +9,7 @@ use crate::checksum::crc32c;
 use crate::id::{Now, Part};
 
 use super::Core;
-use super::api::{AppendError, Inspect, LogConfig};
+use super::api::{AppendError, Inspect, KeptCodec, LogConfig};
 
 /// Decompressed bytes whose memory is kept for the next batch.
 const SCRATCH_KEPT: usize = 1 << 20;
@@ -38,10 +38,83 @@ impl Stamp {
     }
 }
 
-/// Checks timestamps and, as far as `depth` says, records of a batch whose header is valid; the timestamps to store
-/// where they differ from the batch's.
+/// How batches are read.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Reading {
+    /// Whose records are read.
+    pub(super) depth: Inspect,
+    /// Bytes that they may have once decompressed.
+    pub(super) limit: usize,
+}
+
+/// What differs in the batch that is stored from the one that came.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Changes {
+    /// The timestamps.
+    pub(super) stamp: Option<Stamp>,
+    /// The codec: this is the batch in the topic's.
+    pub(super) recoded: Option<Vec<u8>>,
+}
+
+/// Checks timestamps and, as far as `reading` says, records of a batch whose header is valid. Records that are to be
+/// compressed anew are read in any case.
 pub(super) fn check(
-    depth: Inspect,
+    reading: Reading,
+    config: &LogConfig,
+    now_ms: i64,
+    batch: &[u8],
+    scratch: &mut Vec<u8>,
+) -> Result<Changes, AppendError> {
+    let Some(header) = BatchHeader::read(batch) else {
+        return Ok(Changes::default());
+    };
+    let codec = Compression::from_attributes(header.attributes.get());
+    let other = config.kept_codec.filter(|kept| Some(kept.codec) != codec);
+    let depth = match other {
+        Some(_) => Inspect::All,
+        None => reading.depth,
+    };
+    scratch.clear();
+    let stamp = stamp(Reading { depth, ..reading }, config, now_ms, batch, scratch);
+    let recoded = stamp.and_then(|stamp| {
+        let recoded = other.map(|kept| recode(kept, batch, records_of(batch, scratch)));
+        Ok(Changes {
+            stamp,
+            recoded: recoded.transpose()?,
+        })
+    });
+    scratch.clear();
+    scratch.shrink_to(SCRATCH_KEPT);
+    recoded
+}
+
+/// A batch's records as they are before compression, which has left them in `scratch`.
+fn records_of<'a>(batch: &'a [u8], scratch: &'a [u8]) -> &'a [u8] {
+    let header = BatchHeader::read(batch);
+    let plain = header.is_some_and(|h| h.attributes.get() & ATTR_COMPRESSION == 0);
+    if plain { &batch[HEADER_LEN..] } else { scratch }
+}
+
+/// `batch`, whose records are `records`, in another codec. (`LogValidator.buildRecordsAndAssignOffsets`; offsets and times
+/// within a batch do not depend on its codec, so the header stays but for length, codec and CRC.)
+fn recode(kept: KeptCodec, batch: &[u8], records: &[u8]) -> Result<Vec<u8>, AppendError> {
+    let mut recoded = batch[..HEADER_LEN].to_vec();
+    codec::compress(kept.codec, kept.level, records, &mut recoded)
+        .map_err(|_| AppendError::NotCompressed)?;
+    let len =
+        i32::try_from(recoded.len() - LOG_OVERHEAD).map_err(|_| AppendError::NotCompressed)?;
+    let attributes = i16::from_be_bytes([recoded[21], recoded[22]]);
+    let attributes = attributes & !ATTR_COMPRESSION | kept.codec as i16;
+    recoded[8..12].copy_from_slice(&len.to_be_bytes());
+    recoded[21..23].copy_from_slice(&attributes.to_be_bytes());
+    let crc = crc32c(&recoded[CRC_START..]);
+    recoded[17..21].copy_from_slice(&crc.to_be_bytes());
+    Ok(recoded)
+}
+
+/// Checks timestamps and records; the timestamps to store where they differ from the batch's.
+fn stamp(
+    reading: Reading,
     config: &LogConfig,
     now_ms: i64,
     batch: &[u8],
@@ -52,7 +125,7 @@ pub(super) fn check(
     };
     let (base_ms, max_ms) = (header.base_timestamp.get(), header.max_timestamp.get());
     let claims_append_time = header.attributes.get() & ATTR_LOG_APPEND_TIME != 0;
-    let times = match records(depth, header, batch, scratch)? {
+    let times = match records(reading, header, batch, scratch)? {
         Some(found) => {
             if found.keyless && config.keys_wanted {
                 return Err(AppendError::KeyMissing);
@@ -88,38 +161,29 @@ pub(super) fn check(
     Ok((claims_append_time || times.1 != max_ms).then_some(Stamp::Producer(times.1)))
 }
 
-/// Reads the records, if `depth` asks for it.
+/// Reads the records, if `reading` asks for it; what is decompressed for it stays in `scratch`, which is empty.
 fn records(
-    depth: Inspect,
+    reading: Reading,
     header: &BatchHeader,
     batch: &[u8],
     scratch: &mut Vec<u8>,
 ) -> Result<Option<crate::batch::Inspection>, AppendError> {
     let codec = Compression::from_attributes(header.attributes.get());
     let count = header.record_count.get();
-    let limit = match (depth, codec) {
-        (Inspect::Headers, _) | (_, None) => return Ok(None),
-        (_, Some(Compression::None)) => {
-            return Ok(Some(inspect(Records::new(&batch[HEADER_LEN..], count))?));
+    let Some(codec) = codec else {
+        return Ok(None);
+    };
+    match (reading.depth, codec) {
+        (Inspect::Headers, _) => Ok(None),
+        (_, Compression::None) => Ok(Some(inspect(Records::new(&batch[HEADER_LEN..], count))?)),
+        (Inspect::Uncompressed, _) => Ok(None),
+        (Inspect::All, _) => {
+            let limit = reading.limit;
+            codec::decompress(codec, &batch[HEADER_LEN..], limit, scratch)
+                .map_err(|_| AppendError::Undecodable { limit })?;
+            Ok(Some(inspect(Records::new(scratch, count))?))
         }
-        (Inspect::Uncompressed, Some(_)) => return Ok(None),
-        (
-            Inspect::All {
-                decompressed_bytes_max,
-            },
-            Some(_),
-        ) => decompressed_bytes_max,
-    };
-    let codec = codec.unwrap_or(Compression::None);
-    scratch.clear();
-    let done = codec::decompress(codec, &batch[HEADER_LEN..], limit, scratch);
-    let found = match done {
-        Ok(()) => inspect(Records::new(scratch, count)).map_err(AppendError::from),
-        Err(_) => Err(AppendError::Undecodable { limit }),
-    };
-    scratch.clear();
-    scratch.shrink_to(SCRATCH_KEPT);
-    found.map(Some)
+    }
 }
 
 /// What is wrong with one record of a refused batch.
@@ -148,10 +212,8 @@ impl Core {
             return Vec::new();
         };
         let config = &partition.config;
-        let limit = match self.config.inspect {
-            Inspect::All {
-                decompressed_bytes_max,
-            } => decompressed_bytes_max,
+        let limit = match (self.config.inspect, config.kept_codec) {
+            (Inspect::All, _) | (_, Some(_)) => self.config.decompressed_bytes_max,
             // A compressed batch was judged by its header.
             _ => batch.len(),
         };
@@ -192,9 +254,8 @@ mod tests {
     use crate::batch::{BatchBuilder, NewRecord};
 
     const NOW_MS: i64 = 1_000_000;
-    const ALL: Inspect = Inspect::All {
-        decompressed_bytes_max: 10_000,
-    };
+    const ALL: Inspect = Inspect::All;
+    const LIMIT: usize = 10_000;
 
     fn batch(codec: Compression, times: &[i64]) -> Vec<u8> {
         let mut builder = BatchBuilder::new().compression(codec);
@@ -213,7 +274,16 @@ mod tests {
         config: &LogConfig,
         batch: &[u8],
     ) -> Result<Option<Stamp>, AppendError> {
-        check(depth, config, NOW_MS, batch, &mut Vec::new())
+        let limit = LIMIT;
+        let changes = check(
+            Reading { depth, limit },
+            config,
+            NOW_MS,
+            batch,
+            &mut Vec::new(),
+        )?;
+        assert_eq!(changes.recoded, None);
+        Ok(changes.stamp)
     }
 
     /// Puts a wrong largest timestamp into the header.
@@ -305,7 +375,11 @@ mod tests {
     fn records_that_are_not_what_the_header_says_are_refused() {
         let config = LogConfig::default();
         let mut scratch = Vec::new();
-        let mut bad = |depth, batch: &[u8]| check(depth, &config, NOW_MS, batch, &mut scratch);
+        let limit = LIMIT;
+        let mut bad = |depth, batch: &[u8]| {
+            let reading = Reading { depth, limit };
+            check(reading, &config, NOW_MS, batch, &mut scratch).map(|changes| changes.stamp)
+        };
         let mut more = batch(Compression::None, &[NOW_MS, NOW_MS]);
         more[57..61].copy_from_slice(&3i32.to_be_bytes());
         let counted = bad(Inspect::Uncompressed, &more);
@@ -329,5 +403,57 @@ mod tests {
         assert!(bomb.len() < 200);
         assert_eq!(bad(ALL, &bomb), undecodable);
         assert!(scratch.is_empty() && scratch.capacity() <= SCRATCH_KEPT);
+    }
+
+    const CODECS: [Compression; 5] = [
+        Compression::None,
+        Compression::Gzip,
+        Compression::Snappy,
+        Compression::Lz4,
+        Compression::Zstd,
+    ];
+
+    fn keeping(codec: Compression) -> LogConfig {
+        LogConfig {
+            kept_codec: Some(KeptCodec { codec, level: None }),
+            ..LogConfig::default()
+        }
+    }
+
+    fn recoded(config: &LogConfig, batch: &[u8]) -> Result<Option<Vec<u8>>, AppendError> {
+        // Deeper than the broker reads by itself.
+        let (depth, limit) = (Inspect::Headers, LIMIT);
+        let reading = Reading { depth, limit };
+        check(reading, config, NOW_MS, batch, &mut Vec::new()).map(|changes| changes.recoded)
+    }
+
+    #[test]
+    fn a_batch_in_another_codec_is_what_its_producer_would_have_sent_in_the_topics() {
+        for from in CODECS {
+            for to in CODECS {
+                let sent = batch(from, &[NOW_MS, NOW_MS + 7]);
+                let kept = recoded(&keeping(to), &sent).expect("accepted");
+                let wanted = (from != to).then(|| batch(to, &[NOW_MS, NOW_MS + 7]));
+                assert_eq!(kept, wanted, "{from:?} to {to:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_not_compressed_anew() {
+        let mut garbage = batch(Compression::Gzip, &[NOW_MS]);
+        garbage[HEADER_LEN..].fill(0xa5);
+        let zstd = keeping(Compression::Zstd);
+        let undecodable = Err(AppendError::Undecodable { limit: LIMIT });
+        assert_eq!(recoded(&zstd, &garbage), undecodable);
+        // In the topic's codec it is kept as it came, unread.
+        assert_eq!(recoded(&keeping(Compression::Gzip), &garbage), Ok(None));
+        let mut more = batch(Compression::Lz4, &[NOW_MS]);
+        more[57..61].copy_from_slice(&2i32.to_be_bytes());
+        let counted = recoded(&zstd, &more);
+        assert!(
+            matches!(counted, Err(AppendError::Records(_))),
+            "{counted:?}"
+        );
     }
 }

@@ -16,7 +16,8 @@ mod retention;
 
 pub use api::{
     AppendError, Appended, Chunk, CompactionPolicy, CoreStats, Durability, Event, Fatal, FetchData,
-    FetchError, FetchSpec, FileSpan, Inspect, LogConfig, LogOffsets, ReadId, Reply, TimedOffset,
+    FetchError, FetchSpec, FileSpan, Inspect, KeptCodec, LogConfig, LogOffsets, ReadId, Reply,
+    TimedOffset,
 };
 pub use compact::CleanerConfig;
 pub use inspect::RecordFault;
@@ -64,6 +65,9 @@ pub struct CoreConfig {
     pub max_batch_bytes: usize,
     /// Whose records are read before a batch is accepted.
     pub inspect: Inspect,
+    /// Bytes that the records of a batch may have once decompressed, where they are: for [`Inspect::All`], or to be
+    /// compressed anew.
+    pub decompressed_bytes_max: usize,
     /// Whether what is read from segments enters the page cache.
     pub cold_reads: ColdReads,
     /// `producer.id.expiration.ms`: an idempotent producer that has been silent for longer is forgotten.

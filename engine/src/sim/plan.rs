@@ -169,6 +169,7 @@ impl Plan {
             max_batch_bytes: self.max_batch_bytes,
             // The stories are about disks; their clocks and clients' clocks differ by anything.
             inspect: Inspect::Headers,
+            decompressed_bytes_max: 1 << 20,
             cold_reads: self.cold_reads,
             // Longer than any story: what a producer forgets is Kafka's problem, not the disk's.
             producer_expiry_ms: 365 * 24 * 3_600_000,

@@ -30,6 +30,7 @@ pub fn core_config() -> CoreConfig {
         reads_in_flight: 4,
         cleaner: Default::default(),
         inspect: Inspect::Headers,
+        decompressed_bytes_max: 1 << 20,
         mutations: Mutations::default(),
     }
 }

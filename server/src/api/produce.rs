@@ -474,6 +474,7 @@ fn append_error(refusal: AppendError) -> i16 {
         AppendError::Invalid(_) | AppendError::ControlBatch => error::INVALID_RECORD,
         AppendError::Records(_) | AppendError::KeyMissing => error::INVALID_RECORD,
         AppendError::Undecodable { .. } => error::CORRUPT_MESSAGE,
+        AppendError::NotCompressed => error::UNKNOWN_SERVER_ERROR,
         AppendError::Timestamp => error::INVALID_TIMESTAMP,
         AppendError::TooLarge { .. } => error::MESSAGE_TOO_LARGE,
         AppendError::OutOfOrderSequence { .. } => error::OUT_OF_ORDER_SEQUENCE_NUMBER,

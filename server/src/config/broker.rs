@@ -93,6 +93,14 @@ pub const BROKER_CONFIGS: &[BrokerConfig] = &[
         "true",
         "Create topics that a client asks about by name.",
     ),
+    topic_default(
+        "compression.gzip.level",
+        "-1",
+        Int,
+        "compression.gzip.level",
+    ),
+    topic_default("compression.type", "producer", Text, "compression.type"),
+    topic_default("compression.zstd.level", "3", Int, "compression.zstd.level"),
     number(
         "connections.max.idle.ms",
         "600000",
@@ -405,7 +413,8 @@ pub const BROKER_CONFIGS: &[BrokerConfig] = &[
         "67108864",
         Int,
         1024,
-        "Bytes that a batch's records may have once decompressed, where ringlog.inspect.records is all.",
+        "Bytes that a batch's records may have once decompressed, where ringlog.inspect.records is all or a topic's compression.type another \
+         than the producer's.",
     ),
     word(
         "ringlog.inspect.records",

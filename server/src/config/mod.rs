@@ -129,10 +129,7 @@ impl Config {
     pub fn inspect(&self) -> Inspect {
         match self.text("ringlog.inspect.records") {
             "none" => Inspect::Headers,
-            "all" => Inspect::All {
-                decompressed_bytes_max: self.number("ringlog.inspect.decompressed.max.bytes")
-                    as usize,
-            },
+            "all" => Inspect::All,
             _ => Inspect::Uncompressed,
         }
     }

@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use ringlog_engine::core::{CompactionPolicy, LogConfig};
+use ringlog_engine::batch::Compression;
+use ringlog_engine::core::{CompactionPolicy, KeptCodec, LogConfig};
 
 use super::Config;
 use crate::catalog::action::ConfigOpKind;
@@ -30,6 +31,7 @@ pub enum ConfigType {
 enum Values {
     Boolean,
     Int { min: i64, max: i64 },
+    GzipLevel,
     Long { min: i64 },
     Ratio,
     OneOf(&'static [&'static str]),
@@ -84,20 +86,20 @@ pub const TOPIC_CONFIGS: &[TopicConfig] = &[
     setting(
         "compression.gzip.level",
         "-1",
-        Values::Int { min: -1, max: 9 },
-        KEPT,
+        Values::GzipLevel,
+        "Level where compression.type is gzip; -1 is the codec's default.",
     ),
     setting(
         "compression.lz4.level",
         "9",
         Values::Int { min: 1, max: 17 },
-        KEPT,
+        "Kept and reported, without effect here: LZ4 has one speed.",
     ),
     setting(
         "compression.type",
         "producer",
-        Values::OneOf(&["producer"]),
-        "Batches are kept as producers compressed them.",
+        Values::OneOf(&["uncompressed", "zstd", "lz4", "snappy", "gzip", "producer"]),
+        "The codec batches are kept in; those of another are compressed anew. producer keeps each as it was sent.",
     ),
     setting(
         "compression.zstd.level",
@@ -106,7 +108,7 @@ pub const TOPIC_CONFIGS: &[TopicConfig] = &[
             min: -131_072,
             max: 22,
         },
-        KEPT,
+        "Level where compression.type is zstd.",
     ),
     setting(
         "delete.retention.ms",
@@ -268,7 +270,7 @@ impl TopicConfig {
     pub fn kind(&self) -> ConfigType {
         match self.values {
             Values::Boolean => ConfigType::Boolean,
-            Values::Int { .. } => ConfigType::Int,
+            Values::Int { .. } | Values::GzipLevel => ConfigType::Int,
             Values::Long { .. } => ConfigType::Long,
             Values::Ratio => ConfigType::Double,
             Values::OneOf(&["false"]) => ConfigType::Boolean,
@@ -284,6 +286,9 @@ impl TopicConfig {
             Values::Boolean if !matches!(value, "true" | "false") => wrong("true or false"),
             Values::Int { min, max } if !number.is_some_and(|n| (min..=max).contains(&n)) => {
                 wrong(&format!("a number from {min} to {max}"))
+            }
+            Values::GzipLevel if !number.is_some_and(|n| n == -1 || (1..=9).contains(&n)) => {
+                wrong("-1 or a number from 1 to 9")
             }
             Values::Long { min } if number.is_none_or(|n| n < min) => {
                 wrong(&format!("a number from {min}"))
@@ -412,6 +417,7 @@ pub fn log_config(config: &Config, topic: &BTreeMap<String, String>) -> LogConfi
         log_append_time: text("message.timestamp.type") == "LogAppendTime",
         timestamp_before_max_ms: number("message.timestamp.before.max.ms"),
         timestamp_after_max_ms: number("message.timestamp.after.max.ms"),
+        kept_codec: kept_codec(&text("compression.type"), number),
         keys_wanted: compacts,
         compaction: compacts.then(|| CompactionPolicy {
             dirty_ratio_ppm: text("min.cleanable.dirty.ratio")
@@ -422,6 +428,27 @@ pub fn log_config(config: &Config, topic: &BTreeMap<String, String>) -> LogConfi
             delete_retention_ms: number("delete.retention.ms"),
         }),
     }
+}
+
+/// What `compression.type` says, with the codec's level.
+fn kept_codec(name: &str, number: impl Fn(&str) -> i64) -> Option<KeptCodec> {
+    let codec = match name {
+        "uncompressed" => Compression::None,
+        "gzip" => Compression::Gzip,
+        "snappy" => Compression::Snappy,
+        "lz4" => Compression::Lz4,
+        "zstd" => Compression::Zstd,
+        _ => return None,
+    };
+    let level = match codec {
+        Compression::Gzip => Some(number("compression.gzip.level")).filter(|&level| level > 0),
+        Compression::Zstd => Some(number("compression.zstd.level")),
+        _ => None,
+    };
+    Some(KeptCodec {
+        codec,
+        level: level.and_then(|level| i32::try_from(level).ok()),
+    })
 }
 
 #[cfg(test)]

@@ -286,6 +286,7 @@ fn core_config(args: &Args, config: &Config, shards: u32) -> CoreConfig {
         memory_bytes: args.memory_bytes.unwrap_or(0).max(journal + CACHE_BYTES),
         max_batch_bytes: config.batch_bytes_max(),
         inspect: config.inspect(),
+        decompressed_bytes_max: config.number("ringlog.inspect.decompressed.max.bytes") as usize,
         cold_reads: args.cold_reads(),
         producer_expiry_ms: config.number("producer.id.expiration.ms"),
         open_files: OPEN_FILES_MAX,

@@ -1,12 +1,9 @@
 //! DeleteRecords.
 
 use bytes::Bytes;
-use kafka_wire::create_topics_request::{CreatableTopic, CreatableTopicConfig};
 use kafka_wire::delete_records_request::{DeleteRecordsPartition, DeleteRecordsTopic};
 use kafka_wire::list_offsets_request::{ListOffsetsPartition, ListOffsetsTopic};
-use kafka_wire::{
-    CreateTopicsRequest, DeleteRecordsRequest, DeleteTopicsRequest, ListOffsetsRequest,
-};
+use kafka_wire::{DeleteRecordsRequest, DeleteTopicsRequest, ListOffsetsRequest};
 use ringlog_engine::batch::{BatchBuilder, NewRecord};
 use ringlog_server::message;
 use ringlog_server::wire::error;
@@ -69,26 +66,6 @@ fn batch_at(timestamps_ms: &[i64]) -> Bytes {
         });
     }
     Bytes::from(builder.build().expect("a batch"))
-}
-
-fn create_with(world: &mut World, conn: Conn, name: &str, configs: &[(&str, &str)]) {
-    let config = |&(name, value): &(&str, &str)| {
-        message!(CreatableTopicConfig {
-            name: name.into(),
-            value: Some(value.into()),
-        })
-    };
-    let request = message!(CreateTopicsRequest {
-        topics: vec![message!(CreatableTopic {
-            name: name.into(),
-            num_partitions: 1,
-            replication_factor: 1,
-            configs: configs.iter().map(config).collect(),
-        })],
-        timeout_ms: 1000,
-    });
-    let response = world.call(conn, 5, &request);
-    assert_eq!(response.topics[0].error_code, 0, "{response:?}");
 }
 
 #[test]

@@ -2,6 +2,7 @@
 #![allow(unreachable_pub)]
 
 mod bad_input;
+mod compression;
 mod delete_records;
 mod fetch;
 mod produce;

@@ -1,9 +1,8 @@
 //! Produce.
 
 use bytes::Bytes;
-use kafka_wire::create_topics_request::{CreatableTopic, CreatableTopicConfig};
+use kafka_wire::ProduceRequest;
 use kafka_wire::produce_request::{PartitionProduceData, TopicProduceData};
-use kafka_wire::{CreateTopicsRequest, ProduceRequest};
 use ringlog_engine::batch::{BatchBuilder, BatchHeader, Compression, HEADER_LEN, NewRecord};
 use ringlog_engine::checksum::crc32c;
 use ringlog_server::message;
@@ -306,24 +305,6 @@ fn timed(codec: Compression, times: &[i64]) -> Bytes {
     Bytes::from(builder.build().expect("a batch"))
 }
 
-fn create_with(world: &mut World, conn: Conn, name: &str, config: (&str, &str)) {
-    let config = message!(CreatableTopicConfig {
-        name: config.0.into(),
-        value: Some(config.1.into()),
-    });
-    let request = message!(CreateTopicsRequest {
-        topics: vec![message!(CreatableTopic {
-            name: name.into(),
-            num_partitions: 1,
-            replication_factor: 1,
-            configs: vec![config],
-        })],
-        timeout_ms: 1000,
-    });
-    let response = world.call(conn, 5, &request);
-    assert_eq!(response.topics[0].error_code, 0, "{response:?}");
-}
-
 /// Produces one batch; the error code and the records named, with words.
 fn refused(
     world: &mut World,
@@ -357,13 +338,13 @@ fn timestamps_far_from_the_broker_s_clock_are_refused_by_record() {
         &mut world,
         conn,
         "past",
-        ("message.timestamp.before.max.ms", "5000"),
+        &[("message.timestamp.before.max.ms", "5000")],
     );
     create_with(
         &mut world,
         conn,
         "soon",
-        ("message.timestamp.after.max.ms", "100000"),
+        &[("message.timestamp.after.max.ms", "100000")],
     );
     let hour = 3_600_000;
     let cases = [
@@ -405,7 +386,7 @@ fn append_times_are_the_broker_s_alone() {
         &mut world,
         conn,
         "t",
-        ("message.timestamp.type", "LogAppendTime"),
+        &[("message.timestamp.type", "LogAppendTime")],
     );
     let far = timed(Compression::None, &[5, NOW_MS * 2]);
     let response = world.call(conn, 8, &produce_request("t", 0, -1, far));
@@ -433,7 +414,7 @@ fn rebased(batch: &[u8]) -> Bytes {
 fn compacted_topics_want_keys() {
     let mut world = World::new(1, &[]);
     let conn = world.connect(0);
-    create_with(&mut world, conn, "t", ("cleanup.policy", "compact"));
+    create_with(&mut world, conn, "t", &[("cleanup.policy", "compact")]);
     let mut builder = BatchBuilder::new();
     for key in [Some(&b"k"[..]), None, Some(b""), None] {
         builder.push(&NewRecord {

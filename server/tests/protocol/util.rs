@@ -1,7 +1,7 @@
 //! Requests that most tests need.
 
 use bytes::Bytes;
-use kafka_wire::create_topics_request::CreatableTopic;
+use kafka_wire::create_topics_request::{CreatableTopic, CreatableTopicConfig};
 use kafka_wire::fetch_request::{FetchPartition, FetchTopic};
 use kafka_wire::fetch_response::PartitionData;
 use kafka_wire::metadata_request::MetadataRequestTopic;
@@ -40,6 +40,27 @@ pub fn create(world: &mut World, conn: Conn, name: &str, partitions: i32) {
     let response = world.call(conn, 5, &request);
     assert_eq!(response.topics[0].error_code, 0, "{response:?}");
     assert_eq!(response.topics[0].num_partitions, partitions);
+}
+
+/// One partition with these settings.
+pub fn create_with(world: &mut World, conn: Conn, name: &str, configs: &[(&str, &str)]) {
+    let config = |&(name, value): &(&str, &str)| {
+        message!(CreatableTopicConfig {
+            name: name.into(),
+            value: Some(value.into()),
+        })
+    };
+    let request = message!(CreateTopicsRequest {
+        topics: vec![message!(CreatableTopic {
+            name: name.into(),
+            num_partitions: 1,
+            replication_factor: 1,
+            configs: configs.iter().map(config).collect(),
+        })],
+        timeout_ms: 1000,
+    });
+    let response = world.call(conn, 5, &request);
+    assert_eq!(response.topics[0].error_code, 0, "{response:?}");
 }
 
 pub fn metadata_of(name: &str) -> MetadataRequest {

@@ -83,6 +83,8 @@ impl World {
             max_batch_bytes: 100 << 10,
             cleaner: config.cleaner(1),
             inspect: config.inspect(),
+            decompressed_bytes_max: config.number("ringlog.inspect.decompressed.max.bytes")
+                as usize,
             cold_reads: ColdReads::Cached,
             producer_expiry_ms: config.number("producer.id.expiration.ms"),
             open_files: 64,
