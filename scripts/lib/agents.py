@@ -85,8 +85,7 @@ def _arrived(context, log, lines, topic):
         if count:
             context.client("franz-go").consume(context.at, log, {topic: count}, out)
         arrived = (out / f"{topic}-0").read_bytes().split(b"\n")[:-1] if count else []
-        # What sends lines of a template may leave its line feed to the record, and a line that is read twice is joined to one.
-        missing = wanted - Counter(line.rstrip() for line in arrived)
+        missing = wanted - Counter(arrived)
         if not missing:
             break
         if time.monotonic() > deadline:
@@ -109,7 +108,8 @@ def _rsyslog(context, folder, path, topic):
         'template(name="line" type="string" string="%msg%")\n'
         'ruleset(name="lines") {\n'
         f'  action(type="omkafka" broker=["127.0.0.1:{context.broker.port}"] topic="{topic}" template="line"\n'
-        '         resubmitOnFailure="on" keepFailedMessages="on" failedMsgFile="failed" action.resumeRetryCount="-1" action.resumeInterval="1"\n'
+        '         resubmitOnFailure="on" keepFailedMessages="on" failedMsgFile="failed"\n'
+        '         action.resumeRetryCount="-1" action.resumeInterval="1"\n'
         '         confParam=["acks=all", "linger.ms=20", "compression.codec=lz4"])\n'
         "}\n"
         f'input(type="imfile" file="{path}" tag="lines" ruleset="lines" reopenOnTruncate="on")\n'
@@ -126,7 +126,8 @@ def _telegraf(context, folder, path, topic):
         "  metric_batch_size = 500\n  metric_buffer_limit = 100000\n"
         f'[[inputs.tail]]\n  files = ["{path}"]\n  initial_read_offset = "beginning"\n'
         '  data_format = "value"\n  data_type = "string"\n'
-        f'[[outputs.kafka]]\n  brokers = ["{context.at}"]\n  topic = "{topic}"\n  required_acks = -1\n  compression_codec = 3\n'
+        f'[[outputs.kafka]]\n  brokers = ["{context.at}"]\n  topic = "{topic}"\n'
+        "  required_acks = -1\n  compression_codec = 3\n"
         '  data_format = "template"\n  template = \'{{ .Field "value" }}\'\n'
     )
     return [program, config]

@@ -1,4 +1,4 @@
-"""Compacted topics: what two other clients read, and what Kafka's tools find in the files, is the newest record of each key."""
+"""Compacted topics: two other clients read, and Kafka's tools find in the files, the newest record of each key."""
 
 import itertools
 import json
@@ -132,7 +132,8 @@ def _java_reads(context, log, topic):
         for partition, offset, key, value in rows
     )
     if found != wanted:
-        raise Failure(f"{topic.name}: ConsoleConsumer reads {len(found)} records, {len(set(found) - set(wanted))} of them others")
+        others = len(set(found) - set(wanted))
+        raise Failure(f"{topic.name}: ConsoleConsumer reads {len(found)} records, {others} of them others")
 
 
 def _files(context, log, topic):

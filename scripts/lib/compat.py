@@ -14,6 +14,7 @@ import mirror
 import special
 import streams
 import suites
+import upstream
 import wire
 from broker import KafkaBroker, RinglogBroker
 from clients import Java, everyone
@@ -22,8 +23,8 @@ from paths import CACHE
 from process import Failure, LeftOut, end_like_interrupted, free_ports
 from report import Report
 
-# Only run when named.
-OPT_IN = ("kgo-suite",)
+# Only run when named, or with all: each takes a minute or more.
+OPT_IN = ("streams/word-count/at_least_once", "kgo-suite", "kafka-python-suite")
 
 
 def parser():
@@ -31,6 +32,7 @@ def parser():
     top = argparse.ArgumentParser(prog="scripts/compat", description=__doc__)
     top.add_argument("--broker", choices=("ringlog", "kafka"), default="ringlog", help="what to test (default ringlog)")
     top.add_argument("--only", nargs="+", metavar="NAME", help="only the checks with these names or below them")
+    top.add_argument("--all", action="store_true", help="also the long checks that otherwise run only when named")
     top.add_argument("--logs", type=Path, help="folder of log files to write (default: generated lines)")
     top.add_argument("--shards", type=int, default=2, help="ringlog's shards (default 2)")
     top.add_argument("--records", type=int, default=200_000, help="records for mirror (default 200,000)")
@@ -48,16 +50,16 @@ def all_checks(context):
         special.rsyslog_checks, special.java_checks, special.segment_checks,
         bad_input.bad_input_checks, suites.group_heavy_checks, suites.exactly_once_checks,
         suites.shard_checks, streams.streams_checks, connect.connect_checks, mirror.mirror_checks,
-        compaction.compaction_checks, agents.agent_checks, suites.kgo_suite_checks,
+        compaction.compaction_checks, agents.agent_checks, upstream.upstream_checks,
     ):
         for name, body, *needs in family(context):
             yield name, body, needs[0] if needs else ()
 
 
-def wanted(name, only):
+def wanted(name, only, every):
     """Whether a check is to run: named, below a name, or no names given."""
     if not only:
-        return not name.startswith(OPT_IN)
+        return every or not name.startswith(OPT_IN)
     return any(name == asked or name.startswith(asked.rstrip("/") + "/") for asked in only)
 
 
@@ -73,12 +75,12 @@ def installed(clients, report):
     return found
 
 
-def run_checks(report, context, only):
+def run_checks(report, context, only, every):
     """Runs the checks that are wanted, one by one, as long as the broker lives."""
     offered = wire.api_versions(context.broker.port)
     ran = 0
     for name, body, needs in all_checks(context):
-        if not wanted(name, only):
+        if not wanted(name, only, every):
             continue
         ran += 1
         missing = [str(api) for api in needs if api not in offered]
@@ -91,9 +93,9 @@ def run_checks(report, context, only):
             return
     if not ran:
         raise Failure(f"no check is called {' or '.join(only)}; --list prints the names")
-    if not only:
+    if not only and not every:
         for name in OPT_IN:
-            report.leave_out(name, f"runs when named: --only {name}")
+            report.leave_out(name, f"runs when named: --only {name}, or with --all")
 
 
 def self_check(report, work, files):
@@ -122,7 +124,7 @@ def test_broker(args, report, work, files):
     broker.start()
     try:
         print(f"broker: {broker.what} at {broker.bootstrap}; {sum(files.count.values())} lines in {len(files.count)} files")
-        run_checks(report, checks.Context(broker, files, work, clients, args.records, args.minutes), args.only)
+        run_checks(report, checks.Context(broker, files, work, clients, args.records, args.minutes), args.only, args.all)
     finally:
         if args.keep:
             print(f"broker left running at {broker.bootstrap} (log: {broker.log})")

@@ -224,6 +224,27 @@ def kgo_suite():
     return program, Path(module.decode().strip()) / "pkg" / "kgo"
 
 
+def kafka_python_tests():
+    """The folder of kafka-python's source distribution, whose tests can be run in it."""
+    requirements = (CLIENTS / "suites" / "requirements.txt").read_text()
+    wanted = re.search(r"^kafka-python==\S+", requirements, re.MULTILINE).group()
+    service = CLIENTS / "suites" / "service.py"
+    interpreter = python("suites")
+
+    def build(folder):
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir()
+        _attempt("kafka-python's tests", [
+            interpreter, "-m", "pip", "download", "-q", "--no-deps", "--no-binary", ":all:", "-d", folder, wanted,
+        ])
+        _attempt("kafka-python's tests", ["tar", "-xzf", next(folder.glob("*.tar.gz")), "-C", folder, "--strip-components=1"])
+        shutil.copy(service, folder / "test" / "service.py")
+        # Python has a package of that name, which would be found first.
+        (folder / "test" / "__init__.py").touch()
+
+    return _once(CACHE / "kafka-python", wanted + service.read_text(), build)
+
+
 def library(name):
     """Whether a library of that path is there, in the distribution's library folders or one below."""
     folders = (Path(base) for base in ("/usr/lib", "/usr/lib64", "/usr/local/lib"))

@@ -94,8 +94,9 @@ def _flow(context, log, source, target, topics, port, limit_s):
         _wait(process, port, topics[1], context.records, limit_s, log)
     finally:
         stop(process, grace_s=10)
+    seconds = time.monotonic() - begun
     with open(log, "a") as file:
-        file.write(f"{name}: {context.records} records in {time.monotonic() - begun:.0f} s, the start of MirrorMaker included\n")
+        file.write(f"{name}: {context.records} records in {seconds:.0f} s, the start of MirrorMaker included\n")
 
 
 def _wait(process, port, topic, records, limit_s, log):

@@ -69,9 +69,9 @@ def start(command, log, env=None, cwd=None, stdout=None):
         )
 
 
-def run(command, log, timeout_s=120, env=None, cwd=None, stdin=None, with_errors=False):
+def run(command, log, timeout_s=120, env=None, cwd=None, stdin=None, with_errors=False, any_code=False):
     """Runs a command to its end. Returns its standard output as bytes, `with_errors` what it wrote to standard error among
-    it; Failure on a non-zero exit or past the limit. The command, its output and its errors are appended to `log`.
+    it; Failure on a non-zero exit unless `any_code` is asked for, or past the limit. The command, its output and its errors are appended to `log`.
     `stdin` is a file to read from."""
     Path(log).parent.mkdir(parents=True, exist_ok=True)
     with open(log, "ab") as sink, open(stdin or os.devnull, "rb") as source:
@@ -96,7 +96,7 @@ def run(command, log, timeout_s=120, env=None, cwd=None, stdin=None, with_errors
         finally:
             stop(process, grace_s=2)
         sink.write(output[:LOGGED_BYTES_MAX])
-    if process.returncode != 0:
+    if process.returncode != 0 and not any_code:
         raise Failure(f"{name_of(command)} ended with {process.returncode}: {last_line(log)}")
     return output
 

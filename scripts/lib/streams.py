@@ -147,7 +147,7 @@ def _compare(truth, records, topic, exact):
         raise Failure(f"{topic}: {len(counts)} different words, should be {len(truth)}")
     for word, found in counts.items():
         if exact and found != list(range(1, truth[word] + 1)):
-            raise Failure(f"{topic}: {word!r} was counted {found[:5]} … {found[-1]}, {len(found)} times, it came {truth[word]} times")
+            raise Failure(f"{topic}: {word!r} came {truth[word]} times, its {len(found)} counts are {found[:5]} … {found[-1]}")
         if found[-1] < truth[word]:
             raise Failure(f"{topic}: {word!r} was counted {found[-1]} times, it came {truth[word]} times")
 

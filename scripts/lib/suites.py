@@ -1,6 +1,5 @@
-"""Larger programs: a consumer group under stress, franz-go's own test suite, and what only a cluster of shards shows."""
+"""Larger programs: a consumer group under stress, a copier under kills, and what only a cluster of shards shows."""
 
-import re
 import time
 
 import install
@@ -10,7 +9,7 @@ from batches import batch
 from paths import CLIENTS
 from process import Failure, LeftOut, run, start, stop
 
-ADD_PARTITIONS_TO_TXN, END_TXN, CONSUMER_GROUP_HEARTBEAT, SHARE_FETCH = 24, 26, 68, 78
+END_TXN = 26
 NOT_LEADER_OR_FOLLOWER = 6
 
 
@@ -26,36 +25,6 @@ def _group_heavy(context, balancer):
         program = install.go() / "groupheavy"
         topic = context.topic(f"group-heavy-{balancer}")
         run([program, "--bootstrap", context.at, "--topic", topic, "--balancer", balancer], log)
-
-    return check
-
-
-# franz-go's tests of newer features, apart from the rest: transactions, and share and KIP-848 groups.
-NEWER = "TestTxnEtl|TestGroupETL|Share|848"
-
-
-def kgo_suite_checks(context):
-    """franz-go's own tests against the broker. Only when named: some need APIs that ringlog does not have yet."""
-    yield "kgo-suite/consume-produce", _kgo_suite(context, "-test.skip", NEWER)
-    yield "kgo-suite/group-etl", _kgo_suite(context, "-test.run", "^TestGroupETL$")
-    yield "kgo-suite/txn-etl", _kgo_suite(context, "-test.run", "^TestTxnEtl$"), (ADD_PARTITIONS_TO_TXN, END_TXN)
-    yield "kgo-suite/kip-848", _kgo_suite(context, "-test.run", "848"), (CONSUMER_GROUP_HEARTBEAT,)
-    yield "kgo-suite/share", _kgo_suite(context, "-test.run", "Share"), (SHARE_FETCH,)
-
-
-def _kgo_suite(context, *choice):
-    def check(log):
-        program, source = install.kgo_suite()
-        environment = {
-            "KGO_SEEDS": context.at, "KGO_TEST_RF": "1", "KGO_TEST_RECORDS": "10000", "KGO_LOG_LEVEL": "none",
-        }
-        try:
-            output = run([program, "-test.v", *choice], log, timeout_s=600, env=environment, cwd=source)
-        except Failure as failure:
-            failed = re.findall(r"^\s*--- FAIL: (\S+)", log.read_text(errors="replace"), re.MULTILINE)
-            raise Failure(f"{', '.join(failed) or failure}") from failure
-        if b"--- PASS" not in output:
-            raise Failure("no test ran")
 
     return check
 
