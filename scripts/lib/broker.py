@@ -16,14 +16,14 @@ class KafkaBroker:
 
     name = "kafka"
 
-    def __init__(self, folder, shards):
+    def __init__(self, folder, shards, settings=None):
         # A name of its own: several runs may share a cache.
-        self.peer = kafka.Peer(folder.parent.name)
-        self.log = self.peer.log
+        self.peer = kafka.Peer(f"{folder.parent.name}-{folder.name}")
+        self.log, self.settings = self.peer.log, settings or {}
 
     def start(self):
         """Starts it on a free port."""
-        state = self.peer.start()
+        state = self.peer.start(extra=self.settings)
         self.port, self.data = state["port"], Path(state["data"])
         self.bootstrap = f"127.0.0.1:{self.port}"
         self.what = f"Apache Kafka {state['version']}"
@@ -34,7 +34,7 @@ class KafkaBroker:
 
     def restart(self):
         """Starts it again on the port and data it had."""
-        self.peer.start(self.port, self.data)
+        self.peer.start(self.port, self.data, extra=self.settings)
 
     def segments(self, topic):
         """The folders of a topic's partitions, by partition."""
@@ -59,8 +59,8 @@ class RinglogBroker:
 
     name = "ringlog"
 
-    def __init__(self, folder, shards):
-        self.folder, self.shards = folder, shards
+    def __init__(self, folder, shards, settings=None):
+        self.folder, self.shards, self.settings = folder, shards, settings or {}
         self.log = folder / "server.log"
         self.data = folder / "data"
         self.process = None
@@ -81,10 +81,9 @@ class RinglogBroker:
     def launch(self):
         """Starts the server on the ports and data folder it has, and does not wait for it."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        self.process = start(
-            [self.binary, "--data", self.data, "--port", self.port, "--advertise", "127.0.0.1", "--shards", self.shards],
-            self.log,
-        )
+        settings = [word for key, value in self.settings.items() for word in ("--set", f"{key}={value}")]
+        place = ["--data", self.data, "--port", self.port, "--advertise", "127.0.0.1", "--shards", self.shards]
+        self.process = start([self.binary, *place, *settings], self.log)
 
     def kill(self):
         """Ends it without warning."""

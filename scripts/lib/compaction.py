@@ -13,7 +13,7 @@ from process import Failure, run
 
 KEYS, DELETED_EVERY = 700, 10
 PARTITIONS = 2
-RETENTION_S = 8
+RETENTION_S = 5
 # A pass a quarter of a minute is the cleaner's default.
 LIMIT_S = 90
 SETTINGS = {

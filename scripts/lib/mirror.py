@@ -95,8 +95,7 @@ def _flow(context, log, source, target, topics, port, limit_s):
     finally:
         stop(process, grace_s=10)
     seconds = time.monotonic() - begun
-    with open(log, "a") as file:
-        file.write(f"{name}: {context.records} records in {seconds:.0f} s, the start of MirrorMaker included\n")
+    print(f"   {name}: {context.records} records in {seconds:.0f} s, the start of MirrorMaker included", flush=True)
 
 
 def _wait(process, port, topic, records, limit_s, log):

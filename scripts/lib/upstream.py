@@ -18,7 +18,6 @@ def upstream_checks(context):
     yield "kgo-suite/kip-848", _kgo(context, "-test.run", "848"), (CONSUMER_GROUP_HEARTBEAT,)
     yield "kgo-suite/share", _kgo(context, "-test.run", "Share"), (SHARE_FETCH,)
     yield "kafka-python-suite", lambda log: _kafka_python(context, log)
-    yield "confluent-kafkatest", lambda log: _kafkatest(context, log)
 
 
 def compare(context, suite, outcomes):
@@ -51,11 +50,26 @@ def _kgo(context, *choice):
     return check
 
 
+# What its tests give to the broker that they start themselves, which is one node.
+KAFKA_PYTHON_BROKER = {
+    "num.partitions": "4", "group.min.session.timeout.ms": "1000", "group.initial.rebalance.delay.ms": "0",
+}
+
+
 def _kafka_python(context, log):
-    source = install.kafka_python_tests()
-    report = context.folder() / "report.xml"
+    source, folder = install.kafka_python_tests(), context.folder()
+    broker = type(context.broker)(folder / f"{context.work.name}-suite", 1, KAFKA_PYTHON_BROKER)
+    broker.start()
+    try:
+        outcomes = _pytest(source, broker, log, folder / "report.xml")
+    finally:
+        broker.stop()
+    compare(context, "kafka-python", outcomes)
+
+
+def _pytest(source, broker, log, report):
     # They look for a folder of Kafka even when they start none.
-    environment = {"KAFKA_VERSION": "4.2.0", "KAFKA_URI": f"kafka://{context.at}", "KAFKA_ROOT": str(source)}
+    environment = {"KAFKA_VERSION": "4.2.0", "KAFKA_URI": f"kafka://{broker.bootstrap}", "KAFKA_ROOT": str(source)}
     files = [f"test/integration/test_{what}_integration.py" for what in ("admin", "consumer", "producer")]
     run(
         [install.python("suites"), "-m", "pytest", "-q", "--tb=native", f"--junitxml={report}", *files], log,
@@ -68,39 +82,4 @@ def _kafka_python(context, log):
         kinds = {child.tag for child in case}
         word = "failed" if kinds & {"failure", "error"} else "skipped" if "skipped" in kinds else "passed"
         outcomes[f"{case.get('classname').rsplit('.', 1)[-1]}.{case.get('name')}"] = word
-    compare(context, "kafka-python", outcomes)
-
-
-def _kafkatest(context, log, count=5000):
-    """confluent-kafka's verifiable producer and consumer, which Kafka's own system tests drive."""
-    topic, group = context.topic("kafkatest"), context.topic("kafkatest-group")
-    context.client("confluent").create_topic(context.at, log, topic, 4, {})
-    interpreter = install.python("python")
-    (programs,) = interpreter.parents[1].glob("lib/*/site-packages/confluent_kafka/kafkatest")
-    output = run(
-        [
-            interpreter, programs / "verifiable_producer.py", "--topic", topic, "--broker-list", context.at,
-            "--max-messages", count, "--acks", "-1", "--throughput", "-1",
-        ],
-        log,
-    )
-    sent = sorted(int(event["value"]) for event in _events(output) if event["name"] == "producer_send_success")
-    if sent != list(range(count)):
-        raise Failure(f"{len(sent)} of {count} records acknowledged")
-    output = run(
-        [
-            interpreter, programs / "verifiable_consumer.py", "--topic", topic, "--group-id", group,
-            "--broker-list", context.at, "--max-messages", count, "--reset-policy", "earliest", "--verbose",
-        ],
-        log,
-    )
-    events = _events(output)
-    read = sorted(int(event["value"]) for event in events if event["name"] == "record_data")
-    if read[:count] != list(range(count)):
-        raise Failure(f"{len(read)} of {count} records read")
-    if not any(event["name"] == "offsets_committed" and event["success"] for event in events):
-        raise Failure("the verifiable consumer committed nothing")
-
-
-def _events(output):
-    return [json.loads(line) for line in output.splitlines() if line[:1] == b"{"]
+    return outcomes
