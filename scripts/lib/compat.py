@@ -150,7 +150,12 @@ def main():
     else:
         test_broker(args, report, work, files)
     if not report.failed and not args.keep:
-        shutil.rmtree(work)
+        for path in work.iterdir():
+            # The logs stay when something had to be tried twice: they say why.
+            if path != logs or not report.repeated:
+                shutil.rmtree(path)
+        if not report.repeated:
+            work.rmdir()
     return report.finish()
 
 
