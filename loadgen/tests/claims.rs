@@ -83,6 +83,24 @@ fn a_run_leaves_a_report_and_nothing_else() {
     assert_eq!(output.status.code(), Some(2));
     assert!(text(&output).contains("--fresh"), "{}", text(&output));
 
+    // Page and picture are drawn from the results alone.
+    let drawn = folder();
+    fs::copy(
+        out.path().join("results.json"),
+        drawn.path().join("results.json"),
+    )
+    .unwrap();
+    let redrawn = Command::new(env!("CARGO_BIN_EXE_ringlog-load"))
+        .args(["claims", "--redraw"])
+        .arg(drawn.path())
+        .output()
+        .unwrap();
+    assert!(redrawn.status.success(), "{}", text(&redrawn));
+    for name in ["report.html", "summary.svg"] {
+        let read = |folder: &Path| fs::read_to_string(folder.join(name)).unwrap();
+        assert_eq!(read(drawn.path()), read(out.path()), "{name}");
+    }
+
     let path = out.path().join("results.json");
     let compared = Command::new(env!("CARGO_BIN_EXE_ringlog-load"))
         .args(["claims", "--compare"])
@@ -104,6 +122,7 @@ fn bad_requests_are_refused_in_a_line_before_anything_is_written() {
         (&["--tiny", "--only", "C20"][..], "not yet measured"),
         (&["--compare", "/none", "/none"][..], "/none"),
         (&["--tiny", "--peers", "/none"][..], "/none"),
+        (&["--redraw", "/none"][..], "/none"),
     ] {
         let output = claims(arguments, disk.path(), out.path()).output().unwrap();
         assert_eq!(output.status.code(), Some(2), "{arguments:?}");

@@ -11,6 +11,8 @@ from process import LeftOut
 # Name, width, height, pixels of the screen for one of the page, a phone's rules of layout.
 SCREENS = [("desktop", 1280, 900, 1, False), ("phone", 390, 844, 2, True)]
 SCHEMES = ["light", "dark"]
+# summary.svg as a README shows it.
+PICTURE_SCREEN = ("picture", 800, 900, 2, False)
 # A picture is cut into pieces of this height, in pixels of the page.
 PIECE = 3000
 
@@ -94,7 +96,11 @@ def look(browser, report, out, screen, scheme):
     page.on("request", lambda request: asked.append(request.url))
     page.on("console", lambda message: said.append(message.text) if message.type == "error" else None)
     page.on("pageerror", lambda error: said.append(str(error)))
-    page.goto(report.as_uri())
+    if report.suffix == ".svg":
+        # Within a page, as the rules look at pages; nothing of its own but a margin taken away.
+        page.set_content(f"<!doctype html><body style='margin: 0'>{report.read_text()}</body>")
+    else:
+        page.goto(report.as_uri())
     page.screenshot(path=out / f"{name}-{scheme}-0.png")
     page.evaluate("document.querySelectorAll('details').forEach((fold) => { fold.open = true; })")
     faults = page.evaluate(RULES)
@@ -118,7 +124,7 @@ def inside(args):
     count = 0
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=args.browser, args=["--no-sandbox"])
-        for screen in SCREENS:
+        for screen in [PICTURE_SCREEN] if args.report.suffix == ".svg" else SCREENS:
             for scheme in SCHEMES:
                 faults = look(browser, args.report.resolve(), args.out.resolve(), screen, scheme)
                 print(f"{screen[0]} {scheme}: {'fine' if not faults else f'{len(faults)} faults'}")
@@ -133,7 +139,7 @@ def inside(args):
 def main():
     """Installs a browser and what drives it, then looks."""
     parser = argparse.ArgumentParser(prog="scripts/report-check", description=__doc__)
-    parser.add_argument("report", type=Path, help="report.html of scripts/claims")
+    parser.add_argument("report", type=Path, help="report.html or summary.svg of scripts/claims")
     parser.add_argument("--out", type=Path, default=Path("report-pictures"), help="folder for pictures")
     parser.add_argument("--browser", help=argparse.SUPPRESS)
     args = parser.parse_args()

@@ -30,7 +30,7 @@ pub struct ClaimsCommand {
     /// Only these claims, for example C1,C7
     #[arg(long, value_name = "LIST", value_delimiter = ',')]
     only: Vec<String>,
-    /// Directory for report.html, results.json and the raw measurements
+    /// Directory for report.html, summary.svg, results.json and the raw measurements
     #[arg(long, default_value = "claims-report")]
     out: PathBuf,
     /// Directory on the disk under test; everything written there is removed
@@ -51,6 +51,9 @@ pub struct ClaimsCommand {
     /// Print the plan with its time and space, and measure nothing
     #[arg(long)]
     plan: bool,
+    /// Draw report.html and summary.svg from DIR's results.json once more and measure nothing
+    #[arg(long, value_name = "DIR")]
+    redraw: Option<PathBuf>,
     /// Print two results.json side by side and measure nothing
     #[arg(long, num_args = 2, value_names = ["A", "B"])]
     compare: Vec<PathBuf>,
@@ -63,6 +66,15 @@ pub struct ClaimsCommand {
 pub fn run(command: &ClaimsCommand) -> Result<String, ClaimsError> {
     if let [a, b] = command.compare.as_slice() {
         return report::compare(&report::load(a)?, &report::load(b)?);
+    }
+    if let Some(out) = &command.redraw {
+        let results = report::load(&out.join(report::JSON))?;
+        report::draw(out, &results)?;
+        return Ok(format!(
+            "{}\n{}",
+            out.join(report::PAGE).display(),
+            out.join(report::PICTURE).display()
+        ));
     }
     let peers = command.peers.as_deref().map(peers::load).transpose()?;
     let claims = catalog::all();

@@ -54,7 +54,27 @@ pub enum Expect {
     More,
 }
 
+impl fmt::Display for Expect {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::AtLeast(threshold) => write!(f, "at least {threshold}"),
+            Self::Level(factor) => write!(f, "level, within {factor}"),
+            Self::More => write!(f, "more, {MARGIN} at least"),
+        }
+    }
+}
+
 impl Expect {
+    /// Where the ratio lies if the claim holds: from, to.
+    #[must_use]
+    pub fn bounds(self) -> (f64, f64) {
+        match self {
+            Self::AtLeast(threshold) => (threshold, f64::INFINITY),
+            Self::More => (MARGIN, f64::INFINITY),
+            Self::Level(factor) => (1.0 / factor, factor),
+        }
+    }
+
     /// Judges a ratio.
     #[must_use]
     pub fn judge(self, ratio: Option<&Estimate>) -> Verdict {
@@ -64,7 +84,7 @@ impl Expect {
         match self {
             Self::AtLeast(threshold) => at_least(ratio, threshold),
             Self::More => at_least(ratio, MARGIN),
-            Self::Level(factor) => level(ratio, factor),
+            Self::Level(_) => level(ratio, self.bounds()),
         }
     }
 }
@@ -81,8 +101,7 @@ fn at_least(ratio: &Estimate, threshold: f64) -> Verdict {
     }
 }
 
-fn level(ratio: &Estimate, factor: f64) -> Verdict {
-    let (low, high) = (1.0 / factor, factor);
+fn level(ratio: &Estimate, (low, high): (f64, f64)) -> Verdict {
     if ratio.low >= low && ratio.high <= high {
         Verdict::Holds
     } else if ratio.high < low || ratio.low > high {

@@ -7,9 +7,10 @@ use super::serving::{ServingRig, point};
 use crate::claims::PointError;
 use crate::claims::claim::{Claim, Needs, Rig, Scale};
 use crate::claims::lab::Lab;
-use crate::claims::outcome::{Conclusion, Finding, find};
+use crate::claims::outcome::{Conclusion, Finding, Side, find};
 use crate::claims::plan::Point;
 use crate::claims::record::Measurement;
+use crate::claims::stats::Estimate;
 use crate::claims::verdict::{Expect, Verdict};
 
 /// The most that the documents let a mapping have.
@@ -82,7 +83,7 @@ impl Claim for C4 {
 
 fn judge(measurements: &[Measurement]) -> Conclusion {
     let mut findings = Vec::new();
-    let mut largest = 0;
+    let (mut largest, mut repetitions) = (0, 0);
     for (hot, state) in [(true, "hot"), (false, "cold")] {
         let first = find(measurements, &json!({ "hot": hot, "from": 0 }));
         let last = measurements
@@ -92,6 +93,7 @@ fn judge(measurements: &[Measurement]) -> Conclusion {
         if let (Some(first), Some(last)) = (first, last) {
             let from = last.params["from"].as_u64().unwrap_or(0);
             largest = largest.max(from);
+            repetitions = last.repetitions.len();
             findings.push(Finding::compare(
                 format!("{state}: is a mapping's end served as fast as its beginning?"),
                 (
@@ -110,6 +112,9 @@ fn judge(measurements: &[Measurement]) -> Conclusion {
     let failed = measurements
         .iter()
         .find(|m| m.params["from"].as_u64() >= Some(CLAIMED_MAX) && m.left_out.is_some());
+    if largest >= CLAIMED_MAX {
+        findings.insert(0, limit(largest, repetitions));
+    }
     let beginning = find(measurements, &json!({ "from": 0 })).is_some();
     let (verdict, why) = match failed.and_then(|m| m.left_out.as_ref()) {
         // Not the file, and not the path: the same way served its beginning.
@@ -134,6 +139,35 @@ fn judge(measurements: &[Measurement]) -> Conclusion {
     Conclusion {
         findings,
         ..Conclusion::without(verdict, why)
+    }
+}
+
+/// The documents' limit against what one mapping served.
+fn limit(served: u64, repetitions: usize) -> Finding {
+    let side = |name: &str, bytes: u64| Side {
+        name: name.into(),
+        value: Some(exactly(bytes as f64 / f64::from(1 << 30), 0)),
+        unit: "GiB".into(),
+    };
+    let ratio = exactly(CLAIMED_MAX as f64 / served as f64, repetitions);
+    let expect = Expect::AtLeast(1.0);
+    Finding {
+        question: "is 2 GiB the most that one mapping serves?".into(),
+        above: side("the documents' limit", CLAIMED_MAX),
+        below: side("served beyond, at least", served),
+        verdict: expect.judge(Some(&ratio)),
+        ratio: Some(ratio),
+        expect,
+    }
+}
+
+/// A value without an interval.
+fn exactly(value: f64, n: usize) -> Estimate {
+    Estimate {
+        median: value,
+        low: value,
+        high: value,
+        n,
     }
 }
 
@@ -175,7 +209,8 @@ mod tests {
     #[test]
     fn a_noisy_rate_leaves_the_comparison_open_and_not_what_was_served() {
         let conclusion = judge(&[side(0, &[1.0; 3]), side(5 << 30, &[0.5, 1.0, 2.0])]);
-        assert_eq!(conclusion.findings[0].verdict, Verdict::Undecided);
+        let verdicts: Vec<Verdict> = conclusion.findings.iter().map(|f| f.verdict).collect();
+        assert_eq!(verdicts, [Verdict::DoesNotHold, Verdict::Undecided]);
         assert_eq!(conclusion.verdict, Verdict::DoesNotHold);
     }
 }

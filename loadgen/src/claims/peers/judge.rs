@@ -553,7 +553,11 @@ mod tests {
     }
 
     fn costs(rabbit: f64, kafka: f64) -> Verdict {
-        let both = |system, cost: f64| {
+        noisy_costs([rabbit; 3], kafka)
+    }
+
+    fn noisy_costs(rabbit: [f64; 3], kafka: f64) -> Verdict {
+        let both = |system, cost: [f64; 3]| {
             [
                 entry(
                     "throughput",
@@ -562,16 +566,16 @@ mod tests {
                     "s",
                     false,
                     1024,
-                    [100.0 * cost; 3],
+                    cost.map(|cost| 100.0 * cost),
                 ),
                 entry("throughput", system, "tool -b", "s", true, 1024, [100.0; 3]),
             ]
         };
         let all = [
             both("RabbitMQ", rabbit),
-            both("ActiveMQ Classic", 5.0),
-            both("Apache Kafka", kafka),
-            both("RocketMQ", 1.1),
+            both("ActiveMQ Classic", [5.0; 3]),
+            both("Apache Kafka", [kafka; 3]),
+            both("RocketMQ", [1.1; 3]),
         ];
         claim("C15", Some(&peers(all.concat()))).verdict
     }
@@ -582,6 +586,7 @@ mod tests {
         assert_eq!(costs(3.0, 2.0), Verdict::DoesNotHold);
         assert_eq!(costs(1.05, 1.1), Verdict::DoesNotHold);
         assert_eq!(costs(1.5, 1.1), Verdict::DirectionOnly);
+        assert_eq!(noisy_costs([1.5, 3.0, 2.5], 1.1), Verdict::Undecided);
     }
 
     fn ways(asynchronous: [f64; 3], batch: f64) -> Verdict {

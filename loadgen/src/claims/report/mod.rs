@@ -3,6 +3,7 @@
 mod compare;
 mod page;
 mod plots;
+mod summary;
 mod table;
 
 use std::fs;
@@ -23,10 +24,15 @@ pub use table::table;
 
 /// The page's name in the output directory.
 pub const PAGE: &str = "report.html";
+/// The name of all claims in one picture, in the output directory.
+pub const PICTURE: &str = "summary.svg";
 /// The results' name in the output directory.
 pub const JSON: &str = "results.json";
 /// Version of the shape of results.json (benches/METHOD.md describes it).
 pub const SCHEMA: u32 = 1;
+
+/// The page's and the picture's colours, light and dark.
+const COLOURS: &str = include_str!("colours.css");
 
 /// All that a run found.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -103,18 +109,28 @@ impl Results {
     }
 }
 
-/// Writes results.json and report.html into `out`.
+/// Writes results.json, report.html and summary.svg into `out`.
 ///
 /// # Errors
 /// [`ClaimsError`].
 pub fn write(out: &Path, results: &Results) -> Result<(), ClaimsError> {
     let json = serde_json::to_string_pretty(results)
         .map_err(|error| ClaimsError::Report(error.to_string()))?;
-    for (name, text) in [(JSON, json), (PAGE, page::page(results)?)] {
-        let path = out.join(name);
-        fs::write(&path, text).map_err(ClaimsError::file(&path))?;
-    }
-    Ok(())
+    put(&out.join(JSON), &json)?;
+    draw(out, results)
+}
+
+/// Writes report.html and summary.svg into `out`.
+///
+/// # Errors
+/// [`ClaimsError`].
+pub fn draw(out: &Path, results: &Results) -> Result<(), ClaimsError> {
+    put(&out.join(PAGE), &page::page(results)?)?;
+    put(&out.join(PICTURE), &summary::summary(results)?)
+}
+
+fn put(path: &Path, text: &str) -> Result<(), ClaimsError> {
+    fs::write(path, text).map_err(ClaimsError::file(path))
 }
 
 /// Reads a results.json.

@@ -5,7 +5,7 @@ use minijinja::{Environment, Value, context};
 use serde::Serialize;
 
 use super::plots::{Picture, draw};
-use super::{Results, interval};
+use super::{COLOURS, Results, interval};
 use crate::claims::ClaimsError;
 use crate::claims::outcome::{ClaimResult, Finding, Table};
 use crate::claims::plan::key_of;
@@ -20,7 +20,8 @@ struct FindingView {
     above_value: String,
     below: String,
     below_value: String,
-    ratio: String,
+    ratio: Option<String>,
+    claimed: String,
     verdict: String,
     class: &'static str,
 }
@@ -62,6 +63,7 @@ pub(super) fn page(results: &Results) -> Result<String, ClaimsError> {
         .and_then(|()| environment.get_template("page.html"))
         .and_then(|template| {
             template.render(context! {
+                colours => COLOURS,
                 tool => results.tool.as_str(),
                 scale => results.scale.as_str(),
                 date => date(results.unix_s),
@@ -131,7 +133,8 @@ fn finding(finding: &Finding) -> FindingView {
         above_value: value(&finding.above),
         below: finding.below.name.clone(),
         below_value: value(&finding.below),
-        ratio: interval(finding.ratio.as_ref()),
+        ratio: finding.ratio.map(|ratio| interval(Some(&ratio))),
+        claimed: finding.expect.to_string(),
         verdict: finding.verdict.to_string(),
         class: class(finding.verdict),
     }
@@ -156,7 +159,7 @@ fn row(measurement: &Measurement) -> [String; 3] {
     ]
 }
 
-fn class(verdict: crate::claims::verdict::Verdict) -> &'static str {
+pub(super) fn class(verdict: crate::claims::verdict::Verdict) -> &'static str {
     use crate::claims::verdict::Verdict;
     match verdict {
         Verdict::Holds => "holds",
@@ -168,7 +171,7 @@ fn class(verdict: crate::claims::verdict::Verdict) -> &'static str {
 }
 
 /// The day in UTC, by the calendar's rule of 400 years.
-fn date(unix_s: u64) -> String {
+pub(super) fn date(unix_s: u64) -> String {
     let days = (unix_s / 86_400) as i64 + 719_468;
     let (era, day_of_era) = (days.div_euclid(146_097), days.rem_euclid(146_097));
     let year_of_era =

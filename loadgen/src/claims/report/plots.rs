@@ -88,20 +88,20 @@ fn font() -> TextStyle<'static> {
 
 /// Values to places: logarithms where steps multiply.
 #[derive(Clone, Copy)]
-struct Scaling {
+pub(super) struct Scaling {
     log: bool,
     bytes: bool,
 }
 
 impl Scaling {
-    fn of(axis: &Axis) -> Self {
+    pub(super) fn of(axis: &Axis) -> Self {
         Self {
             log: axis.log,
             bytes: axis.bytes,
         }
     }
 
-    fn place(self, value: f64) -> f64 {
+    pub(super) fn place(self, value: f64) -> f64 {
         match (self.log, self.bytes) {
             (true, true) => value.max(1.0).log2(),
             (true, false) => value.max(1e-9).log10(),
@@ -109,7 +109,7 @@ impl Scaling {
         }
     }
 
-    fn label(self, place: f64) -> String {
+    pub(super) fn label(self, place: f64) -> String {
         if !self.log {
             // Long numbers would reach into the axis' name.
             return match place {
@@ -128,7 +128,7 @@ impl Scaling {
     }
 
     /// From the smallest to the largest place of `values`, with room.
-    fn range(self, values: impl Iterator<Item = f64> + Clone) -> Option<(f64, f64)> {
+    pub(super) fn range(self, values: impl Iterator<Item = f64> + Clone) -> Option<(f64, f64)> {
         let places = || {
             values
                 .clone()

@@ -35,7 +35,10 @@ fn row(out: &mut String, claim: &ClaimResult) {
             let value = interval(side.value.as_ref());
             let _ = writeln!(out, "       {:<52} {value} {}", side.name, side.unit);
         }
-        let _ = writeln!(out, "       ratio {}", interval(finding.ratio.as_ref()));
+        if let Some(ratio) = &finding.ratio {
+            let (ratio, claimed) = (interval(Some(ratio)), finding.expect);
+            let _ = writeln!(out, "       ratio {ratio}, claimed: {claimed}");
+        }
     }
     let _ = writeln!(out, "     {}", conclusion.why);
     if let Some(thinning) = &claim.thinning
