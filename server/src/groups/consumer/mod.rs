@@ -12,6 +12,8 @@ mod convert;
 mod describe;
 mod edit;
 mod heartbeat;
+#[cfg(test)]
+mod inspect;
 mod leave;
 mod member;
 mod reconcile;

@@ -4,6 +4,7 @@ mod admin;
 mod consumer;
 mod membership;
 mod offsets;
+mod random;
 mod records;
 mod sim;
 mod static_members;

@@ -2,6 +2,7 @@
 
 mod failures;
 mod membership;
+mod sim;
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;

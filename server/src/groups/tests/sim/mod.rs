@@ -1,10 +1,11 @@
 //! One group under simulated members that join, leave, crash, lose connections and are late, over a coordinator that
 //! restarts from its log. Requests of one connection keep their order, as TCP does; nothing else does.
 
+mod members;
+
 use std::collections::{BTreeMap, VecDeque};
 
-use kafka_wire::{OffsetCommitResponse, OffsetFetchResponse};
-
+use super::random::{Lines, Random, pop_due, send};
 use super::*;
 
 const STEP_MS: u64 = 50;
@@ -14,27 +15,6 @@ const PARTITIONS: usize = 7;
 const GROUP: &str = "g";
 /// A client gives a request up after this; a JoinGroup may take as long as a rebalance.
 const PATIENCE_MS: u64 = 40_000;
-
-/// SplitMix64.
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        z ^ (z >> 31)
-    }
-
-    fn below(&mut self, n: u64) -> u64 {
-        self.next() % n
-    }
-
-    fn one_in(&mut self, n: u64) -> bool {
-        self.below(n) == 0
-    }
-}
 
 enum Ask {
     Join(JoinGroupRequest),
@@ -80,8 +60,8 @@ struct World {
     disk: VecDeque<(u64, Append)>,
     clients: Vec<Client>,
     /// By connection: when they arrive.
-    requests: BTreeMap<u64, VecDeque<(u64, u64, Ask)>>,
-    responses: BTreeMap<u64, VecDeque<(u64, u64, Response)>>,
+    requests: Lines<Ask>,
+    responses: Lines<Response>,
     conns: u64,
     slots: u64,
     calm: bool,
@@ -206,9 +186,7 @@ impl World {
         self.slots += 1;
         let at_ms = self.now_ms + self.delay_ms();
         let conn = self.clients[client].conn;
-        let queue = self.requests.entry(conn).or_default();
-        let at_ms = queue.back().map_or(at_ms, |(last, ..)| at_ms.max(*last));
-        queue.push_back((at_ms, self.slots, ask));
+        send(&mut self.requests, conn, at_ms, self.slots, ask);
         self.clients[client].awaiting = Some(self.slots);
         self.clients[client].asked_ms = self.now_ms;
     }
@@ -229,7 +207,7 @@ impl World {
         let groups = self.coordinator.groups.values();
         assert_eq!(
             self.coordinator.bytes(),
-            groups.map(super::super::group::Group::bytes).sum::<usize>()
+            groups.map(group::Group::bytes).sum::<usize>()
         );
     }
 
@@ -252,71 +230,6 @@ impl World {
             7 => self.clients[client].next_act_ms = self.now_ms + 15_000,
             _ => {}
         }
-    }
-
-    fn leave(&mut self, client: usize) {
-        let state = &mut self.clients[client];
-        if state.phase != Phase::Stable || state.awaiting.is_some() {
-            return;
-        }
-        state.phase = Phase::Off;
-        let mut identity = kafka_wire::leave_group_request::MemberIdentity::default();
-        identity.member_id = state.member_id.clone();
-        identity.group_instance_id = state.instance.clone();
-        let mut request = LeaveGroupRequest::default();
-        request.group_id = GROUP.into();
-        request.members = vec![identity];
-        self.ask(client, Ask::Leave(request));
-    }
-
-    fn act(&mut self, client: usize) {
-        let state = &self.clients[client];
-        if state.phase == Phase::Off || state.next_act_ms > self.now_ms {
-            return;
-        }
-        if state.awaiting.is_some() {
-            if self.now_ms > state.asked_ms + PATIENCE_MS {
-                self.reconnect(client);
-            }
-            return;
-        }
-        match state.phase {
-            Phase::Unjoined => self.send_join(client),
-            Phase::Stable => self.heartbeat_or_commit(client),
-            _ => {}
-        }
-    }
-
-    fn send_join(&mut self, client: usize) {
-        let state = &mut self.clients[client];
-        state.phase = Phase::Joining;
-        let mut request = join_request(GROUP, &state.member_id);
-        request.rebalance_timeout_ms = 12_000;
-        request.group_instance_id = state.instance.clone();
-        self.ask(client, Ask::Join(request));
-    }
-
-    fn heartbeat_or_commit(&mut self, client: usize) {
-        let pause_ms = 500 + self.random.below(2_000);
-        let commits = self.random.one_in(2);
-        let state = &mut self.clients[client];
-        state.next_act_ms = self.now_ms + pause_ms;
-        let first = state.owned.iter_mut().next();
-        if commits && let Some((&partition, offset)) = first {
-            *offset += 1;
-            let mut request =
-                commit_request(GROUP, &state.member_id, state.generation, "topic", *offset);
-            request.topics[0].partitions[0].partition_index = partition;
-            request.group_instance_id = state.instance.clone();
-            self.ask(client, Ask::Commit(request));
-            return;
-        }
-        let mut request = HeartbeatRequest::default();
-        request.group_id = GROUP.into();
-        request.member_id = state.member_id.clone();
-        request.group_instance_id = state.instance.clone();
-        request.generation_id = state.generation;
-        self.ask(client, Ask::Heartbeat(request));
     }
 
     fn deliver(&mut self) {
@@ -370,9 +283,13 @@ impl World {
         while let Some((token, response)) = self.coordinator.next_response() {
             self.check(&response);
             let at_ms = self.now_ms + self.delay_ms();
-            let queue = self.responses.entry(token.conn.0).or_default();
-            let at_ms = queue.back().map_or(at_ms, |(last, ..)| at_ms.max(*last));
-            queue.push_back((at_ms, token.slot, response));
+            send(
+                &mut self.responses,
+                token.conn.0,
+                at_ms,
+                token.slot,
+                response,
+            );
         }
     }
 
@@ -401,140 +318,6 @@ impl World {
             assert_eq!(is_leader, !join.members.is_empty(), "seed {}", self.seed);
             assert!(join.generation_id <= group.generation);
         }
-    }
-
-    fn answer(&mut self) {
-        for client in 0..self.clients.len() {
-            let conn = self.clients[client].conn;
-            while let Some((_, slot, response)) = pop_due(&mut self.responses, conn, self.now_ms) {
-                if self.clients[client].awaiting != Some(slot) {
-                    continue;
-                }
-                self.clients[client].awaiting = None;
-                if self.clients[client].phase != Phase::Off {
-                    self.take(client, response);
-                }
-            }
-        }
-    }
-
-    fn take(&mut self, client: usize, response: Response) {
-        match response {
-            Response::Join(response) => self.joined(client, response),
-            Response::Sync(response) => self.synced(client, &response),
-            Response::Heartbeat(response) => self.failed(client, response.error_code),
-            Response::Commit(response) => self.committed(client, &response),
-            Response::Fetch(response) => self.fetched(client, &response),
-            other => panic!("seed {}: {other:?}", self.seed),
-        }
-    }
-
-    /// What a client does about an error.
-    fn failed(&mut self, client: usize, code: i16) {
-        let state = &mut self.clients[client];
-        if code == 0 {
-            return;
-        }
-        let is = |error: GroupError| code == error.code();
-        if is(GroupError::UnknownMemberId) {
-            state.member_id = StrBytes::default();
-        } else {
-            let known = is(GroupError::RebalanceInProgress)
-                || is(GroupError::IllegalGeneration)
-                || is(GroupError::CoordinatorNotAvailable)
-                || is(GroupError::FencedInstanceId);
-            assert!(known, "seed {}: error {code}", self.seed);
-        }
-        if is(GroupError::FencedInstanceId) {
-            // Its own earlier request, under an id it never heard of, overtook it.
-            state.member_id = StrBytes::default();
-        }
-        if is(GroupError::CoordinatorNotAvailable) && state.phase == Phase::Stable {
-            return;
-        }
-        state.phase = Phase::Unjoined;
-        state.owned.clear();
-        state.next_act_ms = self.now_ms + 100;
-    }
-
-    fn joined(&mut self, client: usize, response: JoinGroupResponse) {
-        if response.error_code == GroupError::MemberIdRequired.code() {
-            self.clients[client].member_id = response.member_id;
-            self.clients[client].phase = Phase::Unjoined;
-            return;
-        }
-        self.failed(client, response.error_code);
-        if response.error_code != 0 {
-            return;
-        }
-        let state = &mut self.clients[client];
-        state.member_id = response.member_id.clone();
-        state.generation = response.generation_id;
-        state.phase = Phase::Syncing;
-        let mut request = sync_request(GROUP, &state.member_id, state.generation, &[]);
-        request.group_instance_id = state.instance.clone();
-        let members: Vec<&StrBytes> = response.members.iter().map(|m| &m.member_id).collect();
-        if !response.skip_assignment {
-            for (at, id) in members.iter().enumerate() {
-                let mine = (0..PARTITIONS).filter(|p| p % members.len() == at);
-                let mut assignment = SyncGroupRequestAssignment::default();
-                assignment.member_id = (*id).clone();
-                assignment.assignment = mine.map(|p| p as u8).collect::<Vec<u8>>().into();
-                request.assignments.push(assignment);
-            }
-        }
-        self.ask(client, Ask::Sync(request));
-    }
-
-    fn synced(&mut self, client: usize, response: &SyncGroupResponse) {
-        self.failed(client, response.error_code);
-        if response.error_code != 0 {
-            return;
-        }
-        let state = &mut self.clients[client];
-        let name = state.instance.as_ref().unwrap_or(&state.member_id);
-        for &partition in &response.assignment {
-            let key = (state.generation, i32::from(partition));
-            let owner = self.owners.entry(key).or_insert_with(|| name.to_string());
-            assert_eq!(
-                *owner,
-                name.as_str(),
-                "seed {}: one owner of {key:?}",
-                self.seed
-            );
-        }
-        let owned = response.assignment.iter();
-        state.owned = owned.map(|&partition| (i32::from(partition), 0)).collect();
-        state.phase = Phase::Fetching;
-        let mut group = kafka_wire::offset_fetch_request::OffsetFetchRequestGroup::default();
-        group.group_id = GROUP.into();
-        group.topics = None;
-        let mut request = OffsetFetchRequest::default();
-        request.groups = vec![group];
-        self.ask(client, Ask::Fetch(request));
-    }
-
-    fn fetched(&mut self, client: usize, response: &OffsetFetchResponse) {
-        let state = &mut self.clients[client];
-        for partition in response.groups[0].topics.iter().flat_map(|t| &t.partitions) {
-            if let Some(next) = state.owned.get_mut(&partition.partition_index) {
-                *next = partition.committed_offset;
-            }
-        }
-        state.phase = Phase::Stable;
-    }
-
-    fn committed(&mut self, client: usize, response: &OffsetCommitResponse) {
-        let partition = &response.topics[0].partitions[0];
-        if partition.error_code == 0 {
-            self.commits += 1;
-            let offset = self.clients[client].owned.get(&partition.partition_index);
-            if let Some(&offset) = offset {
-                let acked = self.acked.entry(partition.partition_index).or_default();
-                *acked = offset.max(*acked);
-            }
-        }
-        self.failed(client, partition.error_code);
     }
 
     /// Committed offsets as they are: none ever goes back, none that was acknowledged is lost.
@@ -585,18 +368,6 @@ impl World {
             "seed {}: only sessions are timed",
             self.seed
         );
-    }
-}
-
-fn pop_due<T>(
-    queues: &mut BTreeMap<u64, VecDeque<(u64, u64, T)>>,
-    conn: u64,
-    now_ms: u64,
-) -> Option<(u64, u64, T)> {
-    let queue = queues.get_mut(&conn)?;
-    match queue.front() {
-        Some((at_ms, ..)) if *at_ms <= now_ms => queue.pop_front(),
-        _ => None,
     }
 }
 
