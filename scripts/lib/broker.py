@@ -10,6 +10,13 @@ import kafka
 from paths import CACHE, ROOT
 from process import Failure, LeftOut, free_ports, last_line, run, start, stop
 
+# Members of consumer groups are given up after seconds, not most of a minute.
+SETTINGS = {"group.consumer.session.timeout.ms": "6000", "group.consumer.heartbeat.interval.ms": "1000"}
+
+KAFKA_SETTINGS = {
+    **SETTINGS, "group.consumer.min.session.timeout.ms": "6000", "group.consumer.min.heartbeat.interval.ms": "1000",
+}
+
 
 class KafkaBroker:
     """Apache Kafka from the peers, empty."""
@@ -19,7 +26,7 @@ class KafkaBroker:
     def __init__(self, folder, shards, settings=None):
         # A name of its own: several runs may share a cache.
         self.peer = kafka.Peer(f"{folder.parent.name}-{folder.name}")
-        self.log, self.settings = self.peer.log, settings or {}
+        self.log, self.settings = self.peer.log, {**KAFKA_SETTINGS, **(settings or {})}
 
     def start(self):
         """Starts it on a free port."""
@@ -60,7 +67,7 @@ class RinglogBroker:
     name = "ringlog"
 
     def __init__(self, folder, shards, settings=None):
-        self.folder, self.shards, self.settings = folder, shards, settings or {}
+        self.folder, self.shards, self.settings = folder, shards, {**SETTINGS, **(settings or {})}
         self.log = folder / "server.log"
         self.data = folder / "data"
         self.process = None

@@ -10,6 +10,7 @@ import bad_input
 import checks
 import compaction
 import connect
+import consumer_groups
 import mirror
 import special
 import streams
@@ -48,8 +49,8 @@ def all_checks(context):
         checks.lines_checks, checks.idempotent_checks, checks.transaction_checks, checks.group_checks,
         checks.time_checks, checks.admin_checks,
         special.rsyslog_checks, special.java_checks, special.segment_checks,
-        bad_input.bad_input_checks, suites.group_heavy_checks, suites.exactly_once_checks,
-        suites.shard_checks, streams.streams_checks, connect.connect_checks, mirror.mirror_checks,
+        bad_input.bad_input_checks, consumer_groups.consumer_group_checks, suites.group_heavy_checks,
+        suites.exactly_once_checks, suites.shard_checks, streams.streams_checks, connect.connect_checks, mirror.mirror_checks,
         compaction.compaction_checks, agents.agent_checks, upstream.upstream_checks,
     ):
         for name, body, *needs in family(context):

@@ -17,6 +17,7 @@ def group_heavy_checks(context):
     """Members of a group join, leave and vanish while records come in (compat.d/go/groupheavy)."""
     for balancer in ("cooperative", "range"):
         yield f"group-heavy/{balancer}", _group_heavy(context, balancer)
+    yield "group-heavy/consumer", _group_heavy(context, "consumer"), (CONSUMER_GROUP_HEARTBEAT,)
 
 
 def _group_heavy(context, balancer):

@@ -159,7 +159,7 @@ impl Group {
     }
 
     fn describe(&self, described: &mut DescribedGroup) {
-        described.group_state = self.state().to_string().into();
+        described.group_state = self.state().name().into();
         described.protocol_type = self.protocol_type.clone().unwrap_or_default();
         let protocol = match self.state() {
             State::Stable => self.protocol.clone().unwrap_or_default(),

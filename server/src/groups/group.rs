@@ -1,7 +1,6 @@
 //! One group: its members, its state, the choice of a protocol.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::fmt;
 
 use bytes::{Buf, Bytes};
 
@@ -41,12 +40,6 @@ impl State {
             Self::Stable => "Stable",
             Self::Dead => "Dead",
         }
-    }
-}
-
-impl fmt::Display for State {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name())
     }
 }
 

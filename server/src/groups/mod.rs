@@ -9,6 +9,7 @@
 //! Behaviour follows Apache Kafka 4's coordinator for classic groups (KIP-62, KIP-134, KIP-345, KIP-394, KIP-814).
 
 mod admin;
+mod by_id;
 pub(crate) mod codec;
 mod config;
 mod consumer;
@@ -34,6 +35,7 @@ mod writes;
 #[cfg(test)]
 mod tests;
 
+pub use by_id::name_committed;
 pub use config::GroupsConfig;
 pub use consumer::{Assignor, ConsumerKey};
 pub use coordinator::{Call, Coordinator, Response};

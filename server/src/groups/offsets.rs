@@ -17,6 +17,7 @@ use kafka_wire::{
 };
 use ringlog_engine::id::{Now, TopicId};
 
+use super::by_id;
 use super::consumer::Committer;
 use super::coordinator::{Call, Coordinator, Env, Response};
 use super::error::GroupError;
@@ -37,7 +38,7 @@ type Found<'a> = (i32, Option<&'a CommittedOffset>, i16);
 type Changes = Vec<(StrBytes, i32, Option<CommittedOffset>)>;
 
 impl Coordinator {
-    /// OffsetCommit, versions 2 to 9. `topic_id` finds the topic of a partition. The response comes when the offsets are
+    /// OffsetCommit, versions 2 to 10, with the names of topics ([`super::name_committed`]). `topic_id` finds the topic of a partition. The response comes when the offsets are
     /// durable.
     pub fn commit(
         &mut self,
@@ -47,7 +48,8 @@ impl Coordinator {
         topic_id: impl Fn(&str, i32) -> Option<TopicId>,
     ) {
         if let Err(error) = self.admit_commit(now, call, request, &topic_id) {
-            let (response, _) = self.commit_response(now, request, |_, _| None, Some(error), 0);
+            let (response, _) =
+                self.commit_response(now, call, request, |_, _| None, (Some(error), 0));
             self.out.send(call.token, Response::Commit(response));
             return;
         }
@@ -55,7 +57,7 @@ impl Coordinator {
         let room = group.map_or(0, |group| {
             self.config.group_bytes_max.saturating_sub(group.bytes())
         });
-        let (response, changes) = self.commit_response(now, request, topic_id, None, room);
+        let (response, changes) = self.commit_response(now, call, request, topic_id, (None, room));
         let waiter = self.writes.wait(call.token, Answer::Commit(response));
         self.with_group(now, &request.group_id, |group, env| {
             let batch_bytes_max = env.config.batch_bytes_max;
@@ -104,16 +106,19 @@ impl Coordinator {
     fn commit_response(
         &self,
         now: Now,
+        call: &Call<'_>,
         request: &OffsetCommitRequest,
         topic_id: impl Fn(&str, i32) -> Option<TopicId>,
-        error: Option<GroupError>,
-        mut room: usize,
+        (error, mut room): (Option<GroupError>, usize),
     ) -> (OffsetCommitResponse, Changes) {
         let mut changes = Changes::new();
         let mut response = OffsetCommitResponse::default();
         for topic in &request.topics {
             let name = own(&topic.name);
+            let is_unknown = call.version >= by_id::VERSION && name.is_empty();
+            let error = is_unknown.then_some(GroupError::UnknownTopicId).or(error);
             let mut topic_response = OffsetCommitResponseTopic::default();
+            topic_response.topic_id = topic.topic_id;
             for partition in &topic.partitions {
                 let id = topic_id(&topic.name, partition.partition_index);
                 let metadata = partition.committed_metadata.as_ref();
@@ -202,7 +207,7 @@ impl Coordinator {
         response
     }
 
-    fn fetch_groups(&self, request: &OffsetFetchRequest) -> OffsetFetchResponse {
+    pub(super) fn fetch_groups(&self, request: &OffsetFetchRequest) -> OffsetFetchResponse {
         let mut response = OffsetFetchResponse::default();
         for asked in &request.groups {
             let mut group = OffsetFetchResponseGroup::default();
@@ -413,6 +418,7 @@ impl Group {
         if let Some(consumer) = &self.consumer {
             let by = Committer::of(request);
             let topics = request.topics.iter();
+            let topics = topics.filter(|topic| !topic.name.is_empty());
             let partitions = topics.flat_map(|topic| {
                 let partitions = topic.partitions.iter();
                 partitions.map(|partition| (&topic.name, partition.partition_index))

@@ -58,8 +58,8 @@ apis! {
     FETCH 1 Fetch 4..=12 flexible 12;
     LIST_OFFSETS 2 ListOffsets 1..=7 flexible 6;
     METADATA 3 Metadata 0..=12 flexible 9;
-    OFFSET_COMMIT 8 OffsetCommit 2..=9 flexible 8;
-    OFFSET_FETCH 9 OffsetFetch 1..=9 flexible 6;
+    OFFSET_COMMIT 8 OffsetCommit 2..=10 flexible 8;
+    OFFSET_FETCH 9 OffsetFetch 1..=10 flexible 6;
     FIND_COORDINATOR 10 FindCoordinator 0..=4 flexible 3;
     JOIN_GROUP 11 JoinGroup 0..=9 flexible 6;
     HEARTBEAT 12 Heartbeat 0..=4 flexible 4;

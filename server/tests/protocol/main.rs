@@ -3,6 +3,7 @@
 
 mod bad_input;
 mod compression;
+mod consumer_groups;
 mod delete_records;
 mod fetch;
 mod produce;

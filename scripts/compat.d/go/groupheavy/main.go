@@ -24,8 +24,11 @@ const (
 	sessionLimit = 6 * time.Second
 )
 
-var balancers = map[string]kgo.GroupBalancer{
-	"cooperative": kgo.CooperativeStickyBalancer(), "range": kgo.RangeBalancer(),
+// balancers are those of the classic protocol, and the broker's own, which is that of the consumer protocol.
+var balancers = map[string][]kgo.GroupOpt{
+	"cooperative": {kgo.Balancers(kgo.CooperativeStickyBalancer())},
+	"range":       {kgo.Balancers(kgo.RangeBalancer())},
+	"consumer":    {kgo.Balancers(kgo.CooperativeStickyBalancer()), kgo.ServerSideBalancer()},
 }
 
 // ledger is what the members saw and what the broker said is committed.
@@ -74,7 +77,7 @@ func (l *ledger) commit(offsets map[int32]kgo.EpochOffset) {
 
 type stress struct {
 	bootstrap, topic, group string
-	balancer                kgo.GroupBalancer
+	balancer                []kgo.GroupOpt
 	ledger                  *ledger
 	members                 sync.WaitGroup
 }
@@ -83,9 +86,12 @@ type stress struct {
 // with an instance id it goes without a word, and the broker must notice by itself.
 func (s *stress) member(ctx context.Context, instance string) error {
 	options := []kgo.Opt{
-		kgo.SeedBrokers(s.bootstrap), kgo.ConsumerGroup(s.group), kgo.ConsumeTopics(s.topic), kgo.Balancers(s.balancer),
+		kgo.SeedBrokers(s.bootstrap), kgo.ConsumerGroup(s.group), kgo.ConsumeTopics(s.topic),
 		kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()), kgo.DisableAutoCommit(), kgo.BlockRebalanceOnPoll(),
 		kgo.SessionTimeout(sessionLimit), kgo.HeartbeatInterval(500 * time.Millisecond),
+	}
+	for _, option := range s.balancer {
+		options = append(options, option)
 	}
 	if instance != "" {
 		options = append(options, kgo.InstanceID(instance))
@@ -239,7 +245,7 @@ func (s *stress) judge(admin *kadm.Client) error {
 func main() {
 	bootstrap := flag.String("bootstrap", "", "HOST:PORT")
 	topic := flag.String("topic", "", "a topic to create")
-	balancer := flag.String("balancer", "cooperative", "cooperative or range")
+	balancer := flag.String("balancer", "cooperative", "cooperative, range or consumer")
 	flag.Parse()
 	stress := &stress{
 		bootstrap: *bootstrap, topic: *topic, group: *topic + "-group", balancer: balancers[*balancer],

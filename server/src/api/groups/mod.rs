@@ -12,7 +12,8 @@ use crate::catalog::{Change, Snapshot};
 use crate::config::Config;
 use crate::conn::Token;
 use crate::groups::{
-    Assignor, Call, Coordinator, GroupsConfig, MemberIds, OFFSETS_TOPIC, Response, partition_of,
+    self, Assignor, Call, Coordinator, GroupsConfig, MemberIds, OFFSETS_TOPIC, Response,
+    partition_of,
 };
 use crate::txn::{Add, Origin};
 use crate::wire::{Malformed, StrBytes, error, versions};
@@ -104,10 +105,19 @@ pub(crate) fn handle(
     let catalog = &server.catalog;
     let topic_id = |name: &str, index: i32| Some(catalog.topic(name)?.key(index)?.topic);
     match request.header.api_key {
-        versions::OFFSET_COMMIT => groups.commit(cx.now, call, &request.decode()?, topic_id),
+        versions::OFFSET_COMMIT => {
+            let mut body = request.decode()?;
+            if call.version >= 10 {
+                groups::name_committed(&mut body, &**catalog);
+            }
+            groups.commit(cx.now, call, &body, topic_id);
+        }
         versions::TXN_OFFSET_COMMIT => {
             let body = request.decode()?;
             return commit(server, cx, request, body);
+        }
+        versions::OFFSET_FETCH if call.version >= 10 => {
+            groups.fetch_offsets_by_id(call, request.decode()?, &**catalog);
         }
         versions::OFFSET_FETCH => groups.fetch_offsets(call, &request.decode()?),
         versions::JOIN_GROUP => groups.join(cx.now, call, &request.decode()?),

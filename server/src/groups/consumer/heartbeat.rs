@@ -9,35 +9,27 @@ use super::super::error::GroupError;
 use super::super::group::Group;
 use super::super::topics::Topics;
 use super::super::{StrBytes, own};
+use super::ConsumerGroup;
+use super::admission::Place;
 use super::change::{Change, GroupEpoch};
 use super::edit::Edit;
 use super::member::{Assigned, Current, Metadata, Partitions, STATIC_LEAVE_EPOCH};
-use super::reconcile::{Goal, reads_only, reconcile};
+use super::reconcile::{Goal, reconcile};
 use super::request::{self, JOIN_EPOCH, LEAVE_EPOCH, Refused};
-use super::{ConsumerGroup, regex};
 use crate::wire::{topic_id, uuid};
 
 /// A heartbeat of a member that stays.
-struct Beat<'a> {
-    version: i16,
-    client_id: &'a str,
-    client_host: &'a str,
-    request: &'a ConsumerGroupHeartbeatRequest,
-    member_id: StrBytes,
+pub(super) struct Beat<'a> {
+    pub(super) version: i16,
+    pub(super) client_id: &'a str,
+    pub(super) client_host: &'a str,
+    pub(super) request: &'a ConsumerGroupHeartbeatRequest,
+    pub(super) member_id: StrBytes,
     /// What it says it reads.
-    owned: Option<Partitions>,
+    pub(super) owned: Option<Partitions>,
     topics: &'a dyn Topics,
     /// What its metadata may take, in bytes.
     room: usize,
-}
-
-/// Who sends a heartbeat.
-enum Place {
-    Member,
-    /// Joins for the first time.
-    New,
-    /// A static member that comes back, and the id it had.
-    Returned(StrBytes),
 }
 
 impl Coordinator {
@@ -148,6 +140,9 @@ impl Group {
         let place = consumer.place(beat, size_max)?;
         let metadata = consumer.updated_metadata(beat, &place);
         consumer.check_metadata(beat, metadata.as_ref(), room)?;
+        if metadata.is_none() && consumer.is_at_rest(beat, env.now) {
+            return Ok(self.rest(env, beat));
+        }
         self.become_consumer(env);
         let id = self.id.clone();
         let response = self.edit_consumer(env, None, |edit, env| {
@@ -160,10 +155,7 @@ impl Group {
             let has_moved = before != after;
             edit.group
                 .watch_revocation(env, &id, &beat.member_id, has_moved);
-            let mut response = ConsumerGroupHeartbeatResponse::default();
-            response.member_id = Some(beat.member_id.clone());
-            response.member_epoch = after.epoch;
-            response.heartbeat_interval_ms = env.config.consumer_heartbeat_interval_ms;
+            let mut response = beat.response(env, after.epoch);
             if beat.is_full() || !is_same(&before.assigned, &after.assigned) {
                 response.assignment = Some(assignment(&after.assigned));
             }
@@ -171,9 +163,39 @@ impl Group {
         });
         Ok(response)
     }
+
+    /// Nothing is new to anybody, as most of the time.
+    fn rest(&mut self, env: &mut Env<'_>, beat: &Beat<'_>) -> ConsumerGroupHeartbeatResponse {
+        if let Some(consumer) = &mut self.consumer {
+            consumer.renew_session(env, &self.id, &beat.member_id);
+        }
+        beat.response(env, beat.request.member_epoch)
+    }
+}
+
+impl ConsumerGroup {
+    /// Whether a heartbeat that says nothing new finds nothing to be done.
+    fn is_at_rest(&self, beat: &Beat<'_>, now: Now) -> bool {
+        let current = self.currents.get(&beat.member_id);
+        let epoch = self.assignment_epoch();
+        !beat.is_full()
+            && self.epoch() == epoch
+            && beat.request.member_epoch == epoch
+            && current.is_some_and(|current| current.is_reconciled_to(epoch))
+            && self.topics_seen == Some(beat.topics.version())
+            && !self.is_refresh_due(now, beat.topics)
+    }
 }
 
 impl Beat<'_> {
+    fn response(&self, env: &Env<'_>, member_epoch: i32) -> ConsumerGroupHeartbeatResponse {
+        let mut response = ConsumerGroupHeartbeatResponse::default();
+        response.member_id = Some(self.member_id.clone());
+        response.member_epoch = member_epoch;
+        response.heartbeat_interval_ms = env.config.consumer_heartbeat_interval_ms;
+        response
+    }
+
     /// Whether it says everything, as a member does when it joins or does not know what was heard of it.
     fn is_full(&self) -> bool {
         let request = self.request;
@@ -181,160 +203,6 @@ impl Beat<'_> {
             request.subscribed_topic_names.is_some() || request.subscribed_topic_regex.is_some();
         request.member_epoch == JOIN_EPOCH
             || (request.rebalance_timeout_ms != -1 && is_subscribed && self.owned.is_some())
-    }
-}
-
-impl ConsumerGroup {
-    /// Who sends a heartbeat, if it is one that may.
-    fn place(&self, beat: &Beat<'_>, size_max: usize) -> Result<Place, Refused> {
-        let request = beat.request;
-        let joins = request.member_epoch == JOIN_EPOCH;
-        let is_member = self.has_member(&beat.member_id);
-        let holder = request
-            .instance_id
-            .as_ref()
-            .and_then(|instance_id| self.static_members.get(instance_id));
-        if holder.is_none() && !is_member && self.member_count() >= size_max {
-            let reason = format_args!(
-                "The consumer group has reached its maximum capacity of {size_max} members."
-            );
-            return Err(Refused::new(GroupError::GroupMaxSizeReached, reason));
-        }
-        if joins {
-            return match holder {
-                // Its predecessor must have left.
-                Some(holder) if self.current(holder).epoch != STATIC_LEAVE_EPOCH => {
-                    let reason = format_args!(
-                        "Static member {} with instance id {} cannot join the group because the instance id is owned by {} member.",
-                        beat.member_id.as_str(),
-                        request.instance_id.as_deref().unwrap_or_default(),
-                        holder.as_str()
-                    );
-                    Err(Refused::new(GroupError::UnreleasedInstanceId, reason))
-                }
-                Some(holder) => Ok(Place::Returned(holder.clone())),
-                None if is_member => Ok(Place::Member),
-                None => Ok(Place::New),
-            };
-        }
-        self.check_identity(&beat.member_id, request.instance_id.as_ref())?;
-        self.check_epoch(beat)?;
-        Ok(Place::Member)
-    }
-
-    /// Checks that a member that is named is one, and that it holds the instance id it names.
-    pub(super) fn check_identity(
-        &self,
-        id: &StrBytes,
-        instance_id: Option<&StrBytes>,
-    ) -> Result<(), Refused> {
-        if let Some(instance_id) = instance_id {
-            match self.static_members.get(instance_id) {
-                None => {
-                    let reason = format_args!("Instance id {} is unknown.", instance_id.as_str());
-                    return Err(Refused::new(GroupError::UnknownMemberId, reason));
-                }
-                Some(holder) if holder != id => {
-                    let reason = format_args!(
-                        "Static member {} with instance id {} was fenced by member {}.",
-                        id.as_str(),
-                        instance_id.as_str(),
-                        holder.as_str()
-                    );
-                    return Err(Refused::new(GroupError::FencedInstanceId, reason));
-                }
-                Some(_) => {}
-            }
-        }
-        if self.has_member(id) {
-            return Ok(());
-        }
-        let reason = format_args!("Member {} is not a member of the group.", id.as_str());
-        Err(Refused::new(GroupError::UnknownMemberId, reason))
-    }
-
-    /// A member comes with its epoch, or, if it did not hear of that, with the one before and nothing it should not have.
-    fn check_epoch(&self, beat: &Beat<'_>) -> Result<(), Refused> {
-        let told = beat.request.member_epoch;
-        let current = self.current(&beat.member_id);
-        let is_behind =
-            told == current.previous_epoch && reads_only(beat.owned.as_ref(), &current.assigned);
-        if told == current.epoch || (told < current.epoch && is_behind) {
-            return Ok(());
-        }
-        let which = if told > current.epoch {
-            "greater"
-        } else {
-            "smaller"
-        };
-        let reason = format_args!(
-            "The consumer group member has a {which} member epoch ({told}) than the one known by the group coordinator ({}). \
-             The member must abandon all its partitions and rejoin.",
-            current.epoch
-        );
-        Err(Refused::new(GroupError::FencedMemberEpoch, reason))
-    }
-
-    /// What is known of a member with what the heartbeat says; none if that is nothing new.
-    fn updated_metadata(&self, beat: &Beat<'_>, place: &Place) -> Option<Metadata> {
-        let known = match place {
-            Place::Member => self.members.get(&beat.member_id),
-            Place::New => None,
-            Place::Returned(before) => self.members.get(before),
-        };
-        let mut metadata = known.cloned().unwrap_or_default();
-        let request = beat.request;
-        let update = |to: &mut Option<StrBytes>, from: &Option<StrBytes>| {
-            if let Some(from) = from {
-                *to = Some(own(from));
-            }
-        };
-        update(&mut metadata.instance_id, &request.instance_id);
-        update(&mut metadata.rack_id, &request.rack_id);
-        update(&mut metadata.regex, &request.subscribed_topic_regex);
-        update(&mut metadata.assignor, &request.server_assignor);
-        if let Some(topics) = &request.subscribed_topic_names {
-            metadata.topics = topics.iter().map(own).collect();
-        }
-        if request.rebalance_timeout_ms != -1 {
-            metadata.rebalance_timeout_ms = request.rebalance_timeout_ms;
-        }
-        if metadata.client_id.as_str() != beat.client_id {
-            metadata.client_id = beat.client_id.into();
-        }
-        if metadata.client_host.as_str() != beat.client_host {
-            metadata.client_host = beat.client_host.into();
-        }
-        let is_known = known == Some(&metadata) && !matches!(place, Place::Returned(_));
-        (!is_known).then_some(metadata)
-    }
-
-    /// Whether new metadata can be kept: its regular expression is one, and there is room.
-    fn check_metadata(
-        &self,
-        beat: &Beat<'_>,
-        metadata: Option<&Metadata>,
-        room: usize,
-    ) -> Result<(), Refused> {
-        let Some(metadata) = metadata else {
-            return Ok(());
-        };
-        if let Some(pattern) = metadata.pattern()
-            && !self.patterns.contains_key(pattern)
-        {
-            debug_assert!(beat.version >= 1, "version 0 has none");
-            regex::compile(pattern).map_err(|reason| {
-                let reason = format_args!(
-                    "SubscribedTopicRegex `{}` is not a valid regular expression: {reason}.",
-                    pattern.as_str()
-                );
-                Refused::new(GroupError::InvalidRegularExpression, reason)
-            })?;
-        }
-        match metadata.bytes() + 8 * beat.member_id.len() <= room {
-            true => Ok(()),
-            false => Err(GroupError::GroupMaxSizeReached.into()),
-        }
     }
 }
 
@@ -373,7 +241,7 @@ impl Edit<'_> {
             let assignor = self.group.assignor(env.config);
             is_new_epoch |=
                 known.topics != metadata.topics || known.pattern() != metadata.pattern();
-            if known != metadata {
+            if known != metadata || !self.group.has_member(&beat.member_id) {
                 self.put(Change::Member(
                     beat.member_id.clone(),
                     Some(Box::new(metadata)),
@@ -406,17 +274,17 @@ impl Edit<'_> {
     /// Takes the member's next step towards its target; what it has then.
     fn reconcile(&mut self, beat: &Beat<'_>, current: Current) -> Current {
         let id = &beat.member_id;
-        let target = self.group.target(id);
+        let group = &*self.group;
+        let nothing = Partitions::new();
         let goal = Goal {
-            epoch: self.group.assignment_epoch(),
-            target: &target,
+            epoch: group.assignment_epoch(),
+            target: group.targets.get(id).unwrap_or(&nothing),
         };
-        let subscribed = self.group.topic_ids_of(id, beat.topics);
         let next = reconcile(
             &current,
             &goal,
-            |topic| subscribed.contains(&topic),
-            |topic, partition| self.group.is_free_for(id, topic, partition),
+            |topic| group.subscribes(id, topic, beat.topics),
+            |topic, partition| group.is_free_for(id, topic, partition),
             beat.owned.as_ref(),
         );
         let Some(next) = next else {

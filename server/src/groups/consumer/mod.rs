@@ -5,6 +5,7 @@
 //! [`Change`], which has a record, and [`ConsumerGroup::apply`] is the one way to make it, for a request, for replay and
 //! for taking back what the log refused. Behaviour follows Apache Kafka 4.4.
 
+mod admission;
 mod assign;
 mod change;
 mod commit;
@@ -147,7 +148,7 @@ impl ConsumerGroup {
     }
 
     /// What a member is to have.
-    pub(super) fn target(&self, id: &StrBytes) -> Partitions {
+    fn target(&self, id: &StrBytes) -> Partitions {
         self.targets.get(id).cloned().unwrap_or_default()
     }
 

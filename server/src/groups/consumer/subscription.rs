@@ -41,15 +41,16 @@ impl ConsumerGroup {
         metadata.topics.iter().chain(further)
     }
 
-    /// Ids of the topics a member subscribes to, of those that exist.
-    pub(super) fn topic_ids_of(&self, id: &StrBytes, topics: &dyn Topics) -> BTreeSet<TopicId> {
-        let Some(metadata) = self.members.get(id) else {
-            return BTreeSet::new();
+    /// Whether a member subscribes to a topic, and the topic exists.
+    pub(super) fn subscribes(&self, id: &StrBytes, topic: TopicId, topics: &dyn Topics) -> bool {
+        let (Some(metadata), Some(name)) = (self.members.get(id), topics.name(topic)) else {
+            return false;
         };
-        let found = self
-            .topics_of(metadata)
-            .filter_map(|name| topics.topic(name));
-        found.map(|topic| topic.id).collect()
+        let name = StrBytes::from(name);
+        let resolved = metadata
+            .pattern()
+            .and_then(|pattern| self.resolved.get(pattern));
+        metadata.topics.contains(&name) || resolved.is_some_and(|r| r.topics.contains(&name))
     }
 
     /// A hash of the subscribed topics that exist, with their ids and sizes; 0 for none. It is stored: a group that is read
@@ -71,7 +72,7 @@ impl ConsumerGroup {
     }
 
     /// Whether expressions are to be matched again: the catalog has changed, and the last time is long enough ago.
-    fn is_refresh_due(&self, now: Now, topics: &dyn Topics) -> bool {
+    pub(super) fn is_refresh_due(&self, now: Now, topics: &dyn Topics) -> bool {
         !self.patterns.is_empty()
             && self.patterns_seen.is_none_or(|(version, at_ns)| {
                 version != topics.version()

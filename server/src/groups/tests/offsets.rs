@@ -358,3 +358,69 @@ fn a_partition_that_goes_elsewhere_answers_its_commits() {
     );
     assert!(rig.coordinator.is_written());
 }
+
+#[test]
+fn offsets_are_committed_and_fetched_by_topic_id() {
+    let mut rig = Rig::new();
+    let known = crate::wire::uuid(TopicId([9; 16]));
+    let unknown = crate::wire::uuid(TopicId([7; 16]));
+    let catalog = consumer::FakeTopics::new();
+    let mut request = commit_request("g", &"".into(), -1, "", 5);
+    let mut second = request.topics[0].clone();
+    request.topics[0].topic_id = known;
+    second.topic_id = unknown;
+    request.topics.push(second);
+    name_committed(&mut request, &catalog);
+    let slot = rig.request(10, |c, now, call| c.commit(now, call, &request, topics));
+    let Some(Response::Commit(response)) = rig.answer(slot) else {
+        panic!("no answer to an OffsetCommit");
+    };
+    let told: Vec<_> = response
+        .topics
+        .iter()
+        .map(|t| (t.topic_id, t.partitions[0].error_code))
+        .collect();
+    assert_eq!(
+        told,
+        [(known, 0), (unknown, GroupError::UnknownTopicId.code())]
+    );
+    let mut fetch = |asked: Option<Vec<kafka_wire_core::Uuid>>| {
+        let mut group = kafka_wire::offset_fetch_request::OffsetFetchRequestGroup::default();
+        group.group_id = "g".into();
+        group.topics = asked.map(|ids| {
+            let topics = ids.into_iter().map(|id| {
+                let mut topic =
+                    kafka_wire::offset_fetch_request::OffsetFetchRequestTopics::default();
+                topic.topic_id = id;
+                topic.partition_indexes = vec![0];
+                topic
+            });
+            topics.collect()
+        });
+        let mut request = OffsetFetchRequest::default();
+        request.groups = vec![group];
+        let slot = rig.request(10, |c, _, call| {
+            c.fetch_offsets_by_id(call, request, &catalog)
+        });
+        match rig.answer(slot) {
+            Some(Response::Fetch(mut response)) => {
+                let topics = response.groups.remove(0).topics.into_iter();
+                let told = topics.map(|t| {
+                    (
+                        t.topic_id,
+                        t.partitions[0].committed_offset,
+                        t.partitions[0].error_code,
+                    )
+                });
+                told.collect::<Vec<_>>()
+            }
+            other => panic!("no answer to an OffsetFetch: {other:?}"),
+        }
+    };
+    let code = GroupError::UnknownTopicId.code();
+    assert_eq!(
+        fetch(Some(vec![unknown, known])),
+        [(unknown, -1, code), (known, 5, 0)]
+    );
+    assert_eq!(fetch(None), [(known, 5, 0)]);
+}
