@@ -552,7 +552,7 @@ mod tests {
         };
         let template = &ring.templates[number as usize % ring.templates.len()];
         template
-            .put_stamped(&mut out, send, &stamp, Compression::None, &mut Vec::new())
+            .put_filled(&mut out, send, &stamp, Compression::None, &mut Vec::new())
             .unwrap();
         assign(&mut out, base_offset, 0);
         out

@@ -109,12 +109,19 @@ impl PayloadSpec {
         }
     }
 
-    /// The key of the record at `index` of the payload.
+    /// The key of the `index`-th record of a stream.
     #[must_use]
-    pub fn key(&self, index: usize) -> Option<String> {
-        (self.keys > 0).then(|| format!("key-{:08}", index % self.keys as usize))
+    pub fn key(&self, index: u64) -> Option<String> {
+        (self.keys > 0).then(|| format!("{KEY_NAME}{:0KEY_DIGITS$}", index % u64::from(self.keys)))
     }
 }
+
+/// What every key begins with; its number follows.
+const KEY_NAME: &str = "key-";
+/// Digits of a key's number.
+pub const KEY_DIGITS: usize = 8;
+/// Most keys that have a number of that many digits.
+pub const KEYS_MAX: u32 = 100_000_000;
 
 /// `fixed` bytes of a text that repeats in every record, then random bytes.
 fn generate(size: usize, fixed: usize, random: &mut SplitMix64) -> Vec<u8> {
@@ -227,6 +234,12 @@ mod tests {
     fn keys_go_round() {
         let spec = PayloadSpec { keys: 3, ..spec() };
         assert_eq!(spec.key(4).as_deref(), Some("key-00000001"));
+        let all = PayloadSpec {
+            keys: KEYS_MAX,
+            ..spec
+        };
+        let last = all.key(u64::from(KEYS_MAX) - 1);
+        assert_eq!(last.as_deref(), Some("key-99999999"));
         assert_eq!(super::tests::spec().key(4), None);
     }
 }

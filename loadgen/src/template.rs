@@ -1,5 +1,6 @@
 //! Batches made once and sent many times. What changes from send to send (time, producer, sequence) lies in the
-//! header, whose part of the checksum is recomputed alone; only stamped batches are copied and patched inside.
+//! header, whose part of the checksum is recomputed alone; only batches with stamps, or with more keys than there are
+//! records, are copied and patched inside.
 
 use std::fs::File;
 use std::io::{self, Write};
@@ -14,7 +15,7 @@ use thiserror::Error;
 use zerocopy::byteorder::big_endian::{U32, U64};
 use zerocopy::{FromBytes, FromZeros, IntoBytes};
 
-use crate::payload::{BatchSize, PayloadError, PayloadSpec};
+use crate::payload::{BatchSize, KEY_DIGITS, PayloadError, PayloadSpec};
 use crate::stamp::{STAMP_LEN, STAMP_MAGIC, Stamp};
 
 /// Bytes of generated batches to aim for: enough to differ, few enough to stay in a core's cache.
@@ -72,12 +73,16 @@ pub struct StampBatch {
 #[derive(Debug)]
 pub struct Template {
     header: BatchHeader,
-    /// Everything after the header, compressed unless the batch is stamped.
+    /// Everything after the header, compressed unless something inside changes from send to send.
     body: Vec<u8>,
     body_crc: u32,
     shift: Arc<CrcShift>,
     /// Where stamps start in `body`.
     stamps: Vec<u32>,
+    /// Where the digits of keys start in `body`, if there are more keys than records.
+    keys: Vec<u32>,
+    /// Number of different keys.
+    different_keys: u32,
     /// Number of records.
     pub records: u32,
     /// Bytes of the records' values.
@@ -116,11 +121,17 @@ impl Template {
         out.extend_from_slice(header.as_bytes());
     }
 
-    /// Appends the whole batch with its stamps filled in.
+    /// Whether every send has the same body.
+    #[must_use]
+    pub fn is_fixed(&self) -> bool {
+        self.stamps.is_empty() && self.keys.is_empty()
+    }
+
+    /// Appends the whole batch with its stamps and keys filled in.
     ///
     /// # Errors
     /// If the codec refuses.
-    pub fn put_stamped(
+    pub fn put_filled(
         &self,
         out: &mut Vec<u8>,
         send: Send,
@@ -135,11 +146,11 @@ impl Template {
         if codec == Compression::None {
             let at = out.len();
             out.extend_from_slice(&self.body);
-            self.fill_stamps(&mut out[at..], stamp);
+            self.fill(&mut out[at..], stamp);
         } else {
             scratch.clear();
             scratch.extend_from_slice(&self.body);
-            self.fill_stamps(scratch, stamp);
+            self.fill(scratch, stamp);
             codec::compress(codec, None, scratch, out)?;
             header.batch_length = ((out.len() - start - 12) as i32).into();
         }
@@ -150,7 +161,14 @@ impl Template {
         Ok(())
     }
 
-    fn fill_stamps(&self, body: &mut [u8], batch: &StampBatch) {
+    fn fill(&self, body: &mut [u8], batch: &StampBatch) {
+        for (sequence, &at) in (batch.first_sequence..).zip(&self.keys) {
+            let mut number = sequence % u64::from(self.different_keys);
+            for digit in body[at as usize..][..KEY_DIGITS].iter_mut().rev() {
+                *digit = b'0' + (number % 10) as u8;
+                number /= 10;
+            }
+        }
         for (index, &at) in self.stamps.iter().enumerate() {
             let at = at as usize;
             let Ok(stamp) = Stamp::mut_from_bytes(&mut body[at..at + STAMP_LEN]) else {
@@ -206,8 +224,9 @@ impl TemplateRing {
             BatchSize::Bytes(_) => usize::MAX,
         };
         while next < payloads.len() {
-            let (builder, values, end) = fill(spec, records_max, &payloads, next);
-            templates.push(finish(spec, codec, builder, &values, &mut shifts)?);
+            let (builder, places, end) = fill(spec, records_max, &payloads, next);
+            let keyed = spec.keys as usize > payloads.len();
+            templates.push(finish(spec, keyed, codec, builder, &places, &mut shifts)?);
             next = end;
         }
         let bodies = memory_file(&mut templates)?;
@@ -250,10 +269,10 @@ impl TemplateRing {
     }
 }
 
-/// Writes the bodies into a memory file, unless all are small or stamped, and notes where each begins.
+/// Writes the bodies into a memory file, unless all are small or change from send to send, and notes where each begins.
 fn memory_file(templates: &mut [Template]) -> io::Result<Option<File>> {
     let large =
-        |template: &Template| template.stamps.is_empty() && template.body.len() >= SENDFILE_LEN_MIN;
+        |template: &Template| template.is_fixed() && template.body.len() >= SENDFILE_LEN_MIN;
     if !templates.iter().any(large) {
         return Ok(None);
     }
@@ -334,7 +353,7 @@ fn fill(
             value.extend_from_slice(stamp.as_bytes());
         }
         value.extend_from_slice(payload);
-        places.push(push(&mut builder, spec.key(end).as_deref(), &value));
+        places.push(push(&mut builder, spec.key(end as u64).as_deref(), &value));
         end += 1;
     }
     (builder, places, end)
@@ -342,14 +361,16 @@ fn fill(
 
 fn finish(
     spec: &PayloadSpec,
+    keyed: bool,
     codec: Compression,
     builder: BatchBuilder,
     places: &[usize],
     shifts: &mut Vec<(usize, Arc<CrcShift>)>,
 ) -> Result<Template, TemplateError> {
     let uncompressed_len = builder.uncompressed_len() - HEADER_LEN;
-    // Stamps change from send to send: such a body is compressed when it is sent.
-    let batch = if spec.stamped {
+    // What changes from send to send is compressed when it is sent.
+    let changes = spec.stamped || keyed;
+    let batch = if changes {
         builder.build()?
     } else {
         builder.compression(codec).build()?
@@ -358,7 +379,7 @@ fn finish(
         unreachable!("a batch that was just built has a header");
     };
     let mut header = header;
-    if spec.stamped {
+    if changes {
         header.attributes = (codec as i16).into();
     }
     let body = batch[HEADER_LEN..].to_vec();
@@ -371,6 +392,9 @@ fn finish(
         }
     };
     let stamps = places.iter().map(|place| (place - HEADER_LEN) as u32);
+    let keys = places
+        .iter()
+        .map(|&place| digits_before(&batch, place) - HEADER_LEN);
     Ok(Template {
         body_crc: crc32c(&body),
         shift,
@@ -379,13 +403,18 @@ fn finish(
         } else {
             Vec::new()
         },
+        keys: if keyed {
+            keys.map(|at| at as u32).collect()
+        } else {
+            Vec::new()
+        },
+        different_keys: spec.keys,
         records: places.len() as u32,
         value_bytes: values_len(
             &body,
             header.record_count.get(),
             uncompressed_len,
-            spec,
-            codec,
+            if changes { Compression::None } else { codec },
         )?,
         uncompressed_len,
         file_offset: 0,
@@ -394,15 +423,26 @@ fn finish(
     })
 }
 
+/// Where the digits of the key before the value at `place` start: between them lies the value's length, a varint.
+fn digits_before(batch: &[u8], place: usize) -> usize {
+    let digits = |at: usize| batch[at..at + KEY_DIGITS].iter().all(u8::is_ascii_digit);
+    (1..=5)
+        .map(|varint_len| place - varint_len - KEY_DIGITS)
+        // A length may look like a digit, but then the key's first digit is taken for one: the dash before it is not.
+        .find(|&at| batch[at - 1] == b'-' && digits(at))
+        .unwrap_or_else(|| {
+            unreachable!("a record that was just built has its key before its value")
+        })
+}
+
 fn values_len(
     body: &[u8],
     count: i32,
     uncompressed_len: usize,
-    spec: &PayloadSpec,
     codec: Compression,
 ) -> Result<u64, CodecError> {
     let mut plain = Vec::new();
-    let body = if codec == Compression::None || spec.stamped {
+    let body = if codec == Compression::None {
         body
     } else {
         codec::decompress(codec, body, uncompressed_len, &mut plain)?;
@@ -523,7 +563,7 @@ mod tests {
             let ring = TemplateRing::new(&spec, codec).unwrap();
             let mut batch = b"before".to_vec();
             ring.templates[1]
-                .put_stamped(&mut batch, SEND, &stamp, codec, &mut Vec::new())
+                .put_filled(&mut batch, SEND, &stamp, codec, &mut Vec::new())
                 .unwrap();
             let batch = &batch[6..];
             let header = BatchHeader::validate(batch).unwrap();
@@ -543,6 +583,51 @@ mod tests {
             }
             assert_eq!(seen, 7);
         }
+    }
+
+    #[test]
+    fn more_keys_than_records_are_filled_in_under_every_codec() {
+        let spec = PayloadSpec {
+            keys: 1_000_000,
+            ..spec()
+        };
+        let stamp = StampBatch {
+            run_id: 0,
+            stream: 0,
+            topic: 0,
+            partition: 0,
+            first_sequence: 2_999_997,
+            sent_unix_ns: 0,
+        };
+        for codec in CODECS {
+            let ring = TemplateRing::new(&spec, codec).unwrap();
+            assert!(ring.templates.iter().all(|template| !template.is_fixed()));
+            let mut batch = Vec::new();
+            ring.templates[1]
+                .put_filled(&mut batch, SEND, &stamp, codec, &mut Vec::new())
+                .unwrap();
+            BatchHeader::validate(&batch).unwrap();
+            let mut scratch = Vec::new();
+            let records = body(&batch, 1 << 20, &mut scratch).unwrap();
+            let records: Vec<_> = records.map(|record| record.unwrap()).collect();
+            let numbers = [999_997, 999_998, 999_999, 0, 1, 2, 3];
+            let keys = numbers.map(|number: u32| format!("key-{number:08}"));
+            assert!(
+                records
+                    .iter()
+                    .map(|r| r.key.unwrap())
+                    .eq(keys.iter().map(String::as_bytes))
+            );
+            let values = &ring.payloads[7..14];
+            assert!(
+                records
+                    .iter()
+                    .map(|r| r.value.unwrap())
+                    .eq(values.iter().map(Vec::as_slice))
+            );
+        }
+        let few = TemplateRing::new(&PayloadSpec { keys: 2, ..spec }, Compression::None).unwrap();
+        assert!(few.templates.iter().all(Template::is_fixed));
     }
 
     #[test]

@@ -5,6 +5,7 @@ import threading
 import time
 
 import bench_host as host
+from bench_compaction import compaction
 from bench_sides import folder_bytes
 from process import Failure
 
@@ -209,7 +210,7 @@ def restart(bench):
 
 ITEMS = {
     "partitions": partitions, "small": small, "large": large, "many": many, "cold": cold, "e2e": e2e,
-    "restart": restart, "drivers": drivers,
+    "restart": restart, "drivers": drivers, "compaction": compaction,
 }
 
 

@@ -22,6 +22,9 @@ FIGURES = (
     ("idle_cpu_percent", "idle CPU %", "{:.2f}"),
     ("resident_mib", "resident MiB", "{:,.0f}"),
     ("stored_gb", "stored GB", "{:.2f}"),
+    ("compaction_mb_per_s", "compacted MB/s", "{:,.0f}"),
+    ("kept_percent", "kept %", "{:.0f}"),
+    ("resident_growth_mib", "more than before MiB", "{:,.0f}"),
 )
 # In these, less is better: their ratio is the other side's over ringlog's.
 LESS_IS_BETTER = {"p50_us", "p99_us", "cpu_s_per_gb"}

@@ -16,7 +16,7 @@ use crate::claims::harm::StoreCommand;
 use crate::cluster::TopicSpec;
 use crate::consumer::{ConsumeOptions, From, Until};
 use crate::coordinator::{Generation, TransactionOptions};
-use crate::payload::{BatchSize, PayloadSpec};
+use crate::payload::{BatchSize, KEYS_MAX, PayloadSpec};
 use crate::producer::ProduceOptions;
 use crate::protocol::produce::Acks;
 use crate::run::RunOptions;
@@ -234,8 +234,8 @@ pub struct Produce {
     /// How long the broker may take for an ack, in milliseconds
     #[arg(long, default_value_t = 30_000)]
     pub ack_timeout_ms: i32,
-    /// Number of different keys, 0 for none
-    #[arg(long, default_value_t = 0)]
+    /// Number of different keys, 0 for none; each partition goes through them in order, again and again
+    #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u32).range(..=i64::from(KEYS_MAX)))]
     pub keys: u32,
     /// Send the lines of this file (repeatable) instead of generated records
     #[arg(long)]

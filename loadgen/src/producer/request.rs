@@ -178,7 +178,7 @@ impl Sender<'_> {
             transactional: self.identity.transactional_id.is_some(),
         };
         let out = &mut link.send.bytes;
-        if !context.options.payload.stamped {
+        if template.is_fixed() {
             part.batch_len = template.batch_len() as u32;
             format.put_partition(out, part.partition.index, template.batch_len());
             template.put_header(out, send);
@@ -200,7 +200,7 @@ impl Sender<'_> {
         let batch = &mut context.batch;
         batch.clear();
         template
-            .put_stamped(
+            .put_filled(
                 batch,
                 send,
                 &stamp,
