@@ -6,6 +6,7 @@ import install
 import wire
 from bad_input import World
 from batches import batch
+from consumer_groups import CONSUMER_GROUP_HEARTBEAT
 from paths import CLIENTS
 from process import Failure, LeftOut, run, start, stop
 
