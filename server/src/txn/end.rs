@@ -269,6 +269,11 @@ impl Transaction {
     /// What Kafka makes of an EndTxn in this state; the second generation tells a repeated request by its old epoch.
     fn judge(&self, request: &EndTxnRequest, second: bool) -> Result<Verdict, i16> {
         let value = &self.value;
+        // First of all, since the producer has its next epoch before the markers are written, and may end another
+        // transaction with it.
+        if second && (self.change.is_some() || value.state.is_prepared()) {
+            return Err(error::CONCURRENT_TRANSACTIONS);
+        }
         let raises = value.client_version >= 2;
         let repeated = raises && i32::from(value.epoch) == i32::from(request.producer_epoch) + 1;
         let repeated_last = raises

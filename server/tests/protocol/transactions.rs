@@ -217,6 +217,38 @@ fn the_second_generation_adds_by_writing_and_raises_the_epoch() {
 }
 
 #[test]
+fn the_next_end_waits_for_the_markers_of_the_last() {
+    let mut story = start(&[]);
+    for (round, commit) in [true, false].into_iter().enumerate() {
+        for index in 0..2 {
+            assert_eq!(story.produce(12, index, 0).0, 0);
+        }
+        let end = |producer: (i64, i16), committed| {
+            message!(EndTxnRequest {
+                transactional_id: ID.into(),
+                producer_id: producer.0,
+                producer_epoch: producer.1,
+                committed: committed,
+            })
+        };
+        let next = (story.producer.0, story.producer.1 + 1);
+        // A client that has its next epoch may give up the transaction that it began with it before it wrote anything.
+        let (world, conn) = (&mut story.world, story.coordinator);
+        world.send(conn, 5, &end(story.producer, commit));
+        world.send(conn, 5, &end(next, false));
+        world.pass_ms(100);
+        let answers: Vec<EndTxnResponse> = (0..2)
+            .filter_map(|_| world.take::<EndTxnRequest>(conn, 5))
+            .collect();
+        let codes: Vec<i16> = answers.iter().map(|answer| answer.error_code).collect();
+        assert_eq!(codes, [0, error::CONCURRENT_TRANSACTIONS], "{round}");
+        story.producer = next;
+        let ended = story.end(5, false);
+        assert_eq!((ended.error_code, ended.producer_epoch), (0, next.1 + 1));
+    }
+}
+
+#[test]
 fn whoever_asks_out_of_turn_gets_kafkas_codes() {
     let mut story = start(&[]);
     for timeout_ms in [0, -1, 900_001] {
