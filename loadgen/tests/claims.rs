@@ -180,7 +180,7 @@ fn without_privilege_the_report_says_what_is_missing_and_what_to_allow() {
     // Nobody makes network namespaces without privilege.
     let veth = costs("a pair of virtual Ethernet devices").unwrap();
     assert!(
-        veth.contains("C2 and C3") && veth.contains("To allow: root"),
+        veth.contains("C2, C3 and C5") && veth.contains("To allow: root"),
         "{veth}"
     );
     assert!(

@@ -26,6 +26,8 @@ const SIZES: [u64; 9] = [
     256 << 20,
     1 << 30,
 ];
+/// The smallest and the largest.
+const EXTREMES: [u64; 3] = [1 << 10, 256 << 20, 1 << 30];
 /// Bytes that one call moves at most.
 const CHUNK: u64 = 1 << 20;
 /// What stands for a small and for a large file.
@@ -52,8 +54,11 @@ fn rank(serving: &Serving) -> u32 {
         Medium::Loopback if judged && compared => 0,
         Medium::Veth if judged && compared && serving.hot => 1,
         Medium::Loopback if [64 << 10, 16 << 20].contains(&serving.slice) && compared => 2,
-        Medium::Loopback if serving.path != Path::ReadSend => 3,
-        _ => 4,
+        // The ends, and then what lies between: a crossover may be anywhere.
+        Medium::Loopback if EXTREMES.contains(&serving.slice) && compared => 3,
+        Medium::Loopback if compared => 4,
+        Medium::Loopback if serving.path != Path::ReadSend => 5,
+        _ => 6,
     }
 }
 
@@ -108,7 +113,7 @@ impl Claim for C3 {
     }
 
     fn budget_s(&self, scale: Scale) -> f64 {
-        scale.pick(2.0, 21.0, 300.0)
+        scale.pick(2.0, 21.0, 470.0)
     }
 
     fn rig<'a>(&self, lab: &'a Lab, _points: &[Point]) -> Result<Box<dyn Rig + 'a>, PointError> {

@@ -69,7 +69,7 @@ impl Claim for C8 {
     }
 
     fn budget_s(&self, scale: Scale) -> f64 {
-        scale.pick(2.0, 12.0, 280.0)
+        scale.pick(2.0, 12.0, 210.0)
     }
 
     fn rig<'a>(&self, lab: &'a Lab, _points: &[Point]) -> Result<Box<dyn Rig + 'a>, PointError> {
