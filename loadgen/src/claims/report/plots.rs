@@ -26,6 +26,11 @@ const COLOURS: [RGBColor; 8] = [
 /// Small enough for a phone without scaling text below what can be read.
 const SIZE: (u32, u32) = (380, 270);
 const FONT: i32 = 13;
+/// Further pixels below the axis for names that stand upright.
+const UPRIGHT: u32 = 82;
+/// Pixels between the axes of bars, and of a letter at most.
+const BARS_WIDTH: usize = 296;
+const LETTER: usize = 8;
 
 /// A picture for the page.
 #[derive(Debug, serde::Serialize)]
@@ -59,14 +64,23 @@ pub(super) fn draw(plot: &Plot) -> Result<Option<Picture>, ClaimsError> {
     });
     Ok(Some(Picture {
         title: title.clone(),
-        svg: scalable(&svg),
+        svg: scalable(&svg, size(plot)),
         legend: legend.collect(),
     }))
 }
 
+/// Pixels of a plot: names of groups that stand upright need more.
+fn size(plot: &Plot) -> (u32, u32) {
+    match plot {
+        Plot::Bars { labels, series, .. } if upright(&measured(labels, series).0) => {
+            (SIZE.0, SIZE.1 + UPRIGHT)
+        }
+        _ => SIZE,
+    }
+}
+
 /// Lets the page set size and text colour.
-fn scalable(svg: &str) -> String {
-    let (width, height) = SIZE;
+fn scalable(svg: &str, (width, height): (u32, u32)) -> String {
     svg.replace("#010203", "currentColor").replacen(
         &format!("width=\"{width}\" height=\"{height}\""),
         "role=\"img\"",
@@ -265,8 +279,10 @@ fn bars(svg: &mut String, labels: &[String], y: &Axis, series: &[Series]) -> Dra
     if !y.log {
         ry.0 = 0.0;
     }
-    let area = SVGBackend::with_string(svg, SIZE).into_drawing_area();
-    let mut chart = chart(&area, (-0.5, labels.len() as f64 - 0.5), ry, 48)?;
+    let upright = upright(&labels);
+    let more = if upright { UPRIGHT } else { 0 };
+    let area = SVGBackend::with_string(svg, (SIZE.0, SIZE.1 + more)).into_drawing_area();
+    let mut chart = chart(&area, (-0.5, labels.len() as f64 - 0.5), ry, 48 + more)?;
     chart
         .configure_mesh()
         .disable_x_mesh()
@@ -291,6 +307,14 @@ fn bars(svg: &mut String, labels: &[String], y: &Axis, series: &[Series]) -> Dra
     }
     let style = font().pos(Pos::new(HPos::Center, VPos::Top));
     for (index, label) in labels.iter().enumerate() {
+        if upright {
+            let (x, y) = chart.backend_coord(&(index as f64, ry.0));
+            // Turned text reads upwards and ends at the axis.
+            let turned = font().transform(FontTransform::Rotate270);
+            let style = turned.pos(Pos::new(HPos::Right, VPos::Center));
+            area.draw(&Text::new(label.clone(), (x, y + 6), style))?;
+            continue;
+        }
         // Long names take two lines, below the axis: the chart's own area clips.
         let (first, second) = halves(label, 48 / labels.len().max(1));
         let (x, y) = chart.backend_coord(&(index as f64, ry.0));
@@ -302,6 +326,16 @@ fn bars(svg: &mut String, labels: &[String], y: &Axis, series: &[Series]) -> Dra
     area.present()?;
     drop(chart);
     Ok(true)
+}
+
+/// Whether a name does not fit below its bars, in two lines.
+fn upright(labels: &[String]) -> bool {
+    let place = BARS_WIDTH / labels.len().max(1) / LETTER;
+    let too_long = |label: &String| {
+        let (first, second) = halves(label, 48 / labels.len().max(1));
+        first.chars().count().max(second.chars().count()) > place
+    };
+    labels.len() > 3 && labels.iter().any(too_long)
 }
 
 /// The labels that have a bar, and the bars at their new places: a thinned run leaves groups out.
@@ -485,6 +519,31 @@ mod tests {
                 &picture.svg[..80]
             );
         }
+    }
+
+    #[test]
+    fn names_of_many_groups_stand_upright() {
+        let names = |count: usize| -> Vec<String> {
+            (0..count).map(|n| format!("O_DIRECT + {n}")).collect()
+        };
+        assert!(upright(&names(9)) && !upright(&names(3)));
+        assert!(!upright(
+            &["lz4", "zstd", "none", "gzip", "snappy"].map(String::from)
+        ));
+        let marks: Vec<(f64, f64)> = (0..9).map(|n| (f64::from(n), 1.0)).collect();
+        let plot = Plot::Bars {
+            title: "t".into(),
+            labels: names(9),
+            y: Axis::linear("s"),
+            series: series(&marks),
+        };
+        let picture = draw(&plot).unwrap().unwrap();
+        assert!(
+            picture.svg.contains("rotate(270") && picture.svg.contains("O_DIRECT + 8"),
+            "{}",
+            picture.svg
+        );
+        assert!(picture.svg.starts_with("<svg role=\"img\""));
     }
 
     #[test]
