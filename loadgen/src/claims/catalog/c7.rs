@@ -175,7 +175,8 @@ fn judge(measurements: &[Measurement]) -> Conclusion {
         "does one journal keep its rate?",
         (journal, MANY, "1,000 partitions"),
         (journal, 1, "1 partition"),
-        Expect::Level(1.25),
+        // More than it had is kept, too.
+        Expect::AtLeast(0.8),
     );
     add(
         "and with files written behind it, is it still faster than files alone?",
