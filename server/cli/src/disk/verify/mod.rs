@@ -2,6 +2,7 @@
 
 mod catalog;
 mod checkpoints;
+mod indexes;
 mod journals;
 mod report;
 mod segments;

@@ -6,15 +6,15 @@ use std::path::Path;
 
 use ringlog_engine::id::PartitionKey;
 use ringlog_engine::store::{
-    OwnedRecord, Segment, SegmentFile, SegmentName, TOPICS, note_batch, partition_dir, segment_path,
+    OwnedRecord, Segment, SegmentFile, SegmentName, TOPICS, partition_dir, segment_path,
 };
 use ringlog_server::catalog::Snapshot;
 
 use super::checkpoints::State;
+use super::indexes::Indexes;
 use super::names;
 use super::report::Report;
 use crate::disk::batches::{Batch, Found, batch_at};
-use crate::disk::index::{OFFSET_ENTRY, TIME_ENTRY, offset_entry, time_entry};
 use crate::disk::source::Source;
 use crate::output::count;
 
@@ -22,8 +22,6 @@ use crate::output::count;
 const SERVES: &str =
     "a start does not read it; a consumer that comes there does, and its checksum fails";
 const LOST: &str = "a start does not notice; reading there fails: restore the file from a backup";
-const INDEX: &str = "a start does not read it; lookups in it go astray: delete both index files of the segment and restart on a copy, \
-     or restore them";
 
 /// A partition that is being looked at.
 struct Partition<'a> {
@@ -210,7 +208,13 @@ fn check_segment(data: &Path, partition: &Partition<'_>, segment: &Segment, repo
         next: segment.base_offset,
         epoch: i32::MIN,
         index: if segment.sealed {
-            Indexes::open(data, partition, segment, report)
+            Indexes::open(
+                data,
+                &partition.dir,
+                partition.index_interval,
+                segment,
+                report,
+            )
         } else {
             None
         },
@@ -314,7 +318,7 @@ impl Walk<'_> {
         self.max_timestamp = self.max_timestamp.max(batch.header.max_timestamp.get());
         if let Some(index) = &mut self.index {
             index.behind(batch, self.segment.base_offset, self.max_timestamp, report);
-            index.made_anew.note(batch);
+            index.note(batch);
         }
         // After a wrong offset the right one goes on from where it should have been.
         let records = batch.next_offset().saturating_sub(base).max(1);
@@ -367,175 +371,6 @@ impl Walk<'_> {
             index.end(report);
             if !self.partition.compacted {
                 index.check_cut(report);
-            }
-        }
-    }
-}
-
-/// The index files of a sealed segment, read beside its batches.
-struct Indexes {
-    offsets: Option<(String, Source)>,
-    times: Option<(String, Source)>,
-    /// Entries that were met so far.
-    offset_entry: u64,
-    time_entry: u64,
-    made_anew: MadeAnew,
-}
-
-/// The index that the server would make of the batches now; none once a batch was wrong.
-struct MadeAnew(Option<Segment>);
-
-impl MadeAnew {
-    fn note(&mut self, batch: &Batch) {
-        let Some(segment) = &mut self.0 else { return };
-        let relative = batch
-            .header
-            .base_offset
-            .get()
-            .checked_sub(segment.base_offset);
-        let in_reach =
-            relative.is_some_and(|relative| (0..=i64::from(i32::MAX)).contains(&relative));
-        match in_reach && batch.is_intact() {
-            true => note_batch(segment, &batch.header),
-            false => self.0 = None,
-        }
-    }
-}
-
-impl Indexes {
-    fn open(
-        data: &Path,
-        partition: &Partition<'_>,
-        segment: &Segment,
-        report: &mut Report,
-    ) -> Option<Self> {
-        let mut one = |kind, entry_len: u64| {
-            let path = segment_path(&partition.dir, segment.name(), kind);
-            let source = match Source::open(&data.join(&path)) {
-                Ok(source) => source,
-                Err(error) => {
-                    report.fault(&path, None, error.to_string(), INDEX);
-                    return None;
-                }
-            };
-            if source.len() % entry_len != 0 {
-                let what = format!("has {} bytes, entries have {entry_len}", source.len());
-                report.fault(
-                    &path,
-                    Some(source.len() / entry_len * entry_len),
-                    what,
-                    INDEX,
-                );
-            }
-            Some((path, source))
-        };
-        Some(Self {
-            offsets: one(SegmentFile::Index, OFFSET_ENTRY as u64),
-            times: one(SegmentFile::TimeIndex, TIME_ENTRY as u64),
-            offset_entry: 0,
-            time_entry: 0,
-            made_anew: MadeAnew(Some(Segment::new(
-                segment.base_offset,
-                0,
-                partition.index_interval,
-            ))),
-        })
-    }
-
-    /// Entries of the offset index up to this batch: one that points to it, or one that points nowhere.
-    fn batch(&mut self, batch: &Batch, segment: i64, report: &mut Report) {
-        let Some((path, source)) = &mut self.offsets else {
-            return;
-        };
-        while let Some(entry) = offset_entry(source, self.offset_entry)
-            && u64::from(entry.position) <= batch.at
-        {
-            let offset = segment.saturating_add(i64::from(entry.relative_offset));
-            // Earlier builds noted a batch's first offset, which finds it as well.
-            let first = batch.header.base_offset.get();
-            let is_its = offset == batch.last_offset() || offset == first;
-            if u64::from(entry.position) != batch.at || !is_its {
-                report.fault(
-                    path,
-                    Some(self.offset_entry * OFFSET_ENTRY as u64),
-                    format!(
-                        "an entry says that offset {offset} is at byte {}, where it is not",
-                        entry.position
-                    ),
-                    INDEX,
-                );
-            }
-            report.checked.index_entries += 1;
-            self.offset_entry += 1;
-        }
-    }
-
-    /// Entries of the time index up to this batch's last record: the largest timestamp until then, which it has.
-    fn behind(&mut self, batch: &Batch, segment: i64, max_timestamp: i64, report: &mut Report) {
-        let Some((path, source)) = &mut self.times else {
-            return;
-        };
-        while let Some(entry) = time_entry(source, self.time_entry) {
-            let offset = segment.saturating_add(i64::from(entry.relative_offset));
-            if offset > batch.last_offset() {
-                return;
-            }
-            if offset != batch.last_offset() || entry.timestamp_ms != max_timestamp {
-                report.fault(
-                    path,
-                    Some(self.time_entry * TIME_ENTRY as u64),
-                    format!(
-                        "an entry says that {} is the largest timestamp up to offset {offset}, which it is not",
-                        entry.timestamp_ms
-                    ),
-                    INDEX,
-                );
-            }
-            report.checked.index_entries += 1;
-            self.time_entry += 1;
-        }
-    }
-
-    /// Entries that point behind the last batch.
-    fn end(&mut self, report: &mut Report) {
-        let rest = [
-            (&self.offsets, self.offset_entry, OFFSET_ENTRY as u64),
-            (&self.times, self.time_entry, TIME_ENTRY as u64),
-        ];
-        for (file, met, entry_len) in rest {
-            let Some((path, source)) = file else { continue };
-            if source.len() / entry_len > met {
-                let what = "an entry points behind the segment's end, or is out of order";
-                report.fault(path, Some(met * entry_len), what, INDEX);
-            }
-        }
-    }
-
-    /// An index that ends early is good in each entry: it is known by what follows in the one that would be made now.
-    fn check_cut(&mut self, report: &mut Report) {
-        let Some(segment) = &self.made_anew.0 else {
-            return;
-        };
-        let Some(index) = &segment.index else { return };
-        let relative = segment
-            .max_timestamp_offset
-            .saturating_sub(segment.base_offset);
-        let times = index.to_time_index((segment.max_timestamp, relative as u32));
-        for (file, whole) in [
-            (&mut self.offsets, index.to_offset_index()),
-            (&mut self.times, times),
-        ] {
-            let Some((path, source)) = file else { continue };
-            let len = source.len();
-            if len >= whole.len() as u64 {
-                continue;
-            }
-            if source.bytes(0, len as usize) == Some(&whole[..len as usize]) {
-                let what = format!(
-                    "ends after {len} bytes of {}: the rest is missing",
-                    whole.len()
-                );
-                report.fault(path, Some(len), what, INDEX);
             }
         }
     }
