@@ -1,5 +1,5 @@
 //! A simulated member, as clients of the protocol behave: it gives up what it is no longer to read, takes its time for that,
-//! says so, and only then reads what is new.
+//! says so, and reads what is new.
 
 use kafka_wire::offset_fetch_request::OffsetFetchRequestGroup;
 use kafka_wire::{OffsetCommitResponse, OffsetFetchResponse};
@@ -201,10 +201,11 @@ impl World {
         }
         if state.phase == Phase::Revoking && now_ms >= state.revoked_ms {
             let told = state.told.clone();
-            state.reads.retain(|place| told.contains(place));
             state.next.retain(|place, _| told.contains(place));
+            // What it was told with it may be new: an answer that was lost had it first.
+            state.reads = told;
             state.phase = Phase::Live;
-            // It says so at once, and reads what is new when that has been heard.
+            // It says so at once.
             state.changed = true;
             self.beat_now(member);
             return;
