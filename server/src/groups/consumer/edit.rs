@@ -63,6 +63,9 @@ impl Group {
             return;
         };
         consumer.settle(env.timers);
+        // What was seen may have been taken back with the epoch that came of it.
+        consumer.topics_seen = None;
+        consumer.patterns_seen = None;
         for id in consumer.member_ids() {
             if !consumer.has_session(&id) {
                 consumer.renew_session(env, &self.id, &id);
