@@ -77,6 +77,9 @@ pub enum Compression {
 }
 
 impl Compression {
+    /// Every codec, by its bits.
+    pub const ALL: [Self; 5] = [Self::None, Self::Gzip, Self::Snappy, Self::Lz4, Self::Zstd];
+
     /// The codec of attribute bits 0..=2, or `None` for a value Kafka does not define.
     #[must_use]
     pub fn from_attributes(attributes: i16) -> Option<Self> {

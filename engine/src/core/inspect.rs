@@ -33,9 +33,14 @@ impl Stamp {
         };
         batch[21..23].copy_from_slice(&attributes.to_be_bytes());
         batch[35..43].copy_from_slice(&time_ms.to_be_bytes());
-        let crc = crc32c(&batch[CRC_START..]);
-        batch[17..21].copy_from_slice(&crc.to_be_bytes());
+        put_crc(batch);
     }
+}
+
+/// Sets the CRC of a batch that was changed.
+fn put_crc(batch: &mut [u8]) {
+    let crc = crc32c(&batch[CRC_START..]);
+    batch[17..21].copy_from_slice(&crc.to_be_bytes());
 }
 
 /// How batches are read.
@@ -75,9 +80,15 @@ pub(super) fn check(
         None => reading.depth,
     };
     scratch.clear();
-    let stamp = stamp(Reading { depth, ..reading }, config, now_ms, batch, scratch);
-    let recoded = stamp.and_then(|stamp| {
-        let recoded = other.map(|kept| recode(kept, batch, records_of(batch, scratch)));
+    let reading = Reading { depth, ..reading };
+    let stamp = stamp(reading, config, now_ms, header, batch, scratch);
+    let changes = stamp.and_then(|stamp| {
+        // What was compressed lies in `scratch` now.
+        let records = match codec {
+            Some(Compression::None) => &batch[HEADER_LEN..],
+            _ => scratch,
+        };
+        let recoded = other.map(|kept| recode(kept, batch, records));
         Ok(Changes {
             stamp,
             recoded: recoded.transpose()?,
@@ -85,14 +96,7 @@ pub(super) fn check(
     });
     scratch.clear();
     scratch.shrink_to(SCRATCH_KEPT);
-    recoded
-}
-
-/// A batch's records as they are before compression, which has left them in `scratch`.
-fn records_of<'a>(batch: &'a [u8], scratch: &'a [u8]) -> &'a [u8] {
-    let header = BatchHeader::read(batch);
-    let plain = header.is_some_and(|h| h.attributes.get() & ATTR_COMPRESSION == 0);
-    if plain { &batch[HEADER_LEN..] } else { scratch }
+    changes
 }
 
 /// `batch`, whose records are `records`, in another codec. (`LogValidator.buildRecordsAndAssignOffsets`; offsets and times
@@ -107,8 +111,7 @@ fn recode(kept: KeptCodec, batch: &[u8], records: &[u8]) -> Result<Vec<u8>, Appe
     let attributes = attributes & !ATTR_COMPRESSION | kept.codec as i16;
     recoded[8..12].copy_from_slice(&len.to_be_bytes());
     recoded[21..23].copy_from_slice(&attributes.to_be_bytes());
-    let crc = crc32c(&recoded[CRC_START..]);
-    recoded[17..21].copy_from_slice(&crc.to_be_bytes());
+    put_crc(&mut recoded);
     Ok(recoded)
 }
 
@@ -117,12 +120,10 @@ fn stamp(
     reading: Reading,
     config: &LogConfig,
     now_ms: i64,
+    header: &BatchHeader,
     batch: &[u8],
     scratch: &mut Vec<u8>,
 ) -> Result<Option<Stamp>, AppendError> {
-    let Some(header) = BatchHeader::read(batch) else {
-        return Ok(None);
-    };
     let (base_ms, max_ms) = (header.base_timestamp.get(), header.max_timestamp.get());
     let claims_append_time = header.attributes.get() & ATTR_LOG_APPEND_TIME != 0;
     let times = match records(reading, header, batch, scratch)? {
@@ -405,14 +406,6 @@ mod tests {
         assert!(scratch.is_empty() && scratch.capacity() <= SCRATCH_KEPT);
     }
 
-    const CODECS: [Compression; 5] = [
-        Compression::None,
-        Compression::Gzip,
-        Compression::Snappy,
-        Compression::Lz4,
-        Compression::Zstd,
-    ];
-
     fn keeping(codec: Compression) -> LogConfig {
         LogConfig {
             kept_codec: Some(KeptCodec { codec, level: None }),
@@ -429,8 +422,8 @@ mod tests {
 
     #[test]
     fn a_batch_in_another_codec_is_what_its_producer_would_have_sent_in_the_topics() {
-        for from in CODECS {
-            for to in CODECS {
+        for from in Compression::ALL {
+            for to in Compression::ALL {
                 let sent = batch(from, &[NOW_MS, NOW_MS + 7]);
                 let kept = recoded(&keeping(to), &sent).expect("accepted");
                 let wanted = (from != to).then(|| batch(to, &[NOW_MS, NOW_MS + 7]));
