@@ -70,6 +70,8 @@ fn fresh_seeds_keep_every_promise() {
 fn seeds_that_found_something_stay_good() {
     // A deleted partition's file was being opened: the round failed, and every producer was told of a full disk.
     run_good([946, 1213], RunOptions::default());
+    // Recovery wrote segments from frames that were not durable, a power loss took the frames, and the files stayed.
+    run_good([31495], RunOptions::default());
     let options = RunOptions {
         flip_bit: true,
         ..RunOptions::default()

@@ -317,21 +317,16 @@ fn tidy(
     partitions: &[PartitionState],
     options: &RecoveryOptions,
 ) -> Result<Vec<(u32, u32)>, RecoveryError> {
-    let known: HashSet<String> = partitions
+    let known: HashMap<String, &PartitionState> = partitions
         .iter()
-        .map(|p| p.meta.key.dir_name(&p.meta.topic_name))
+        .map(|p| (p.meta.key.dir_name(&p.meta.topic_name), p))
         .collect();
     for (name, _) in disk.list(TOPICS).map_err(at(TOPICS))? {
-        if !known.contains(&name) {
-            let path = partition_dir(&name);
-            disk.remove_dir(&path).map_err(at(&path))?;
+        let path = partition_dir(&name);
+        match known.get(&name) {
+            Some(state) => remove_unrecorded(disk, &path, state)?,
+            None => disk.remove_dir(&path).map_err(at(&path))?,
         }
-    }
-    for state in partitions
-        .iter()
-        .filter(|state| state.log.dir_exists && sheds(state))
-    {
-        remove_expired(disk, state)?;
     }
     for (name, _) in disk.list("").map_err(at("data directory"))? {
         let shard = name
@@ -358,18 +353,16 @@ fn tidy(
     Ok(existing)
 }
 
-/// Whether segments of the partition may have been removed or replaced before.
-fn sheds(state: &PartitionState) -> bool {
-    let compacts = state.meta.config.compaction.is_some() || state.log.cleaned_end > 0;
-    state.log_start > 0 || compacts || state.log.segments.iter().any(|s| s.revision > 0)
-}
-
-/// Removes segments that retention had dropped or compaction replaced and that a crash has brought back (an unlink is
-/// volatile, too), and those that a compaction had not finished.
-fn remove_expired(disk: &mut dyn Disk, state: &PartitionState) -> Result<(), RecoveryError> {
-    let dir = partition_dir(&state.meta.key.dir_name(&state.meta.topic_name));
+/// Removes the segments in `dir` that are not part of the partition's log: those that retention had dropped or compaction
+/// replaced and that a crash has brought back (an unlink is volatile, too), those that a compaction had not finished, and
+/// those of a replay whose frames a second crash took away (a journal need not be durable to be replayed).
+fn remove_unrecorded(
+    disk: &mut dyn Disk,
+    dir: &str,
+    state: &PartitionState,
+) -> Result<(), RecoveryError> {
     let kept: HashSet<SegmentName> = state.log.segments.iter().map(Segment::name).collect();
-    for (name, _) in disk.list(&dir).map_err(at(&dir))? {
+    for (name, _) in disk.list(dir).map_err(at(dir))? {
         if SegmentName::parse(&name).is_some_and(|name| !kept.contains(&name)) {
             let path = format!("{dir}/{name}");
             disk.unlink(&path).map_err(at(&path))?;
