@@ -145,9 +145,9 @@ pub const BROKER_CONFIGS: &[BrokerConfig] = &[
     ),
     word(
         "group.consumer.migration.policy",
-        "disabled",
-        &["disabled"],
-        "Whether a group changes its protocol while it has members.",
+        "bidirectional",
+        &["bidirectional", "upgrade", "downgrade", "disabled"],
+        "Which way a group may change its protocol while it has members: upgrade is to the consumer protocol.",
     ),
     number(
         "group.consumer.session.timeout.ms",

@@ -23,6 +23,10 @@ pub struct GroupsConfig {
     pub consumer_heartbeat_interval_ms: i32,
     /// `group.consumer.max.size`: members of one consumer group.
     pub consumer_group_size_max: usize,
+    /// Whether `group.consumer.migration.policy` lets a classic group with members become a consumer group.
+    pub online_upgrade: bool,
+    /// Whether it lets a consumer group whose members are all of the classic protocol become a classic group.
+    pub online_downgrade: bool,
     /// `group.consumer.assignors`: the first is that of groups whose members have no wish.
     pub assignors: Vec<Assignor>,
     /// `group.consumer.assignment.interval.ms`: least time between two assignments of a group.
@@ -63,6 +67,8 @@ impl Default for GroupsConfig {
             consumer_session_timeout_ms: 45_000,
             consumer_heartbeat_interval_ms: 5_000,
             consumer_group_size_max: i32::MAX as usize,
+            online_upgrade: true,
+            online_downgrade: true,
             assignors: DEFAULT_ASSIGNORS.to_vec(),
             assignment_interval_ms: 1_000,
             new_member_join_timeout_ms: 300_000,

@@ -56,13 +56,31 @@ pub enum Response {
 }
 
 impl Response {
-    /// The answer to a heartbeat whose changes were lost; others do not wait for those.
+    /// The answer to a request whose changes of a consumer group were lost; others do not wait for those.
     pub(super) fn failed(self, error: GroupError) -> Self {
+        let error_code = error.code();
         match self {
             Self::ConsumerHeartbeat(_) => {
                 let mut response = ConsumerGroupHeartbeatResponse::default();
-                response.error_code = error.code();
+                response.error_code = error_code;
                 Self::ConsumerHeartbeat(response)
+            }
+            Self::Join(lost) => {
+                let mut response = JoinGroupResponse::default();
+                response.error_code = error_code;
+                response.generation_id = -1;
+                response.member_id = lost.member_id;
+                response.protocol_name = Some(StrBytes::default());
+                Self::Join(response)
+            }
+            Self::Sync(_) => {
+                let mut response = SyncGroupResponse::default();
+                response.error_code = error_code;
+                Self::Sync(response)
+            }
+            Self::Leave(mut response) => {
+                response.error_code = error_code;
+                Self::Leave(response)
             }
             other => other,
         }
@@ -346,7 +364,9 @@ impl Coordinator {
                     self.session_due(now, &group, &member, (place, key));
                 }
                 TimerKey::ConsumerSession(ref group, ref member)
-                | TimerKey::Revocation(ref group, ref member) => {
+                | TimerKey::Revocation(ref group, ref member)
+                | TimerKey::ConsumerJoin(ref group, ref member)
+                | TimerKey::ConsumerSync(ref group, ref member) => {
                     let (group, member) = (group.clone(), member.clone());
                     self.consumer_alarm_due(now, &group, &member, (place, key));
                 }
@@ -408,7 +428,7 @@ impl Coordinator {
         member_id: &StrBytes,
         (place, key): (Place, TimerKey),
     ) {
-        let is_session = matches!(key, TimerKey::ConsumerSession(..));
+        let is_revocation = matches!(key, TimerKey::Revocation(..));
         self.with_group(now, group, |group, env| {
             let consumer = group.consumer.as_mut();
             let Some(alarm) = consumer.and_then(|consumer| consumer.alarm(&key)) else {
@@ -417,9 +437,9 @@ impl Coordinator {
             if !env.timers.expired(alarm, (place, key), now.mono_ns) {
                 return;
             }
-            match is_session {
-                true => group.consumer_session_over(env, member_id),
-                false => group.revocation_over(env, member_id),
+            match is_revocation {
+                true => group.revocation_over(env, member_id),
+                false => group.consumer_time_over(env, member_id),
             }
         });
     }

@@ -6,6 +6,7 @@ use bytes::{Buf, Bytes};
 
 use super::consumer::ConsumerGroup;
 use super::error::GroupError;
+use super::handover::LeftBehind;
 use super::member::{JoinWait, Member, Protocol, protocols_bytes};
 use super::record::{CommittedOffset, GroupValue};
 use super::timers::Alarm;
@@ -95,6 +96,8 @@ pub(super) struct Group {
     pub(super) consumer: Option<Box<ConsumerGroup>>,
     /// The number of the last write of changes to it.
     pub(super) last_change: u64,
+    /// What the classic group that made way has left: alarms still to be cancelled, and requests still to be answered.
+    pub(super) left: LeftBehind,
     /// Memory of members, pending members and offsets.
     bytes: usize,
 }
@@ -128,6 +131,7 @@ impl Group {
             writes_on_the_way: 0,
             consumer: None,
             last_change: 0,
+            left: LeftBehind::default(),
             bytes: 0,
         }
     }

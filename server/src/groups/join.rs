@@ -12,6 +12,7 @@ use super::group::{Group, State};
 use super::member::{JoinWait, Member, Protocol, protocols_bytes};
 use super::rebalance::pending_bytes;
 use super::timers::{Alarm, TimerKey};
+use super::topics::Topics;
 use super::writes::Effect;
 use super::{StrBytes, own, own_option};
 
@@ -23,15 +24,17 @@ pub(super) const INSTANCE_ID_BYTES_MAX: usize = 249;
 const MEMBER_ID_PREFIX_BYTES_MAX: usize = 1_024;
 
 /// A JoinGroup, copied out of its request.
-struct Joining {
-    instance_id: Option<StrBytes>,
-    client_id: StrBytes,
-    client_host: StrBytes,
-    rebalance_timeout_ms: i32,
-    session_timeout_ms: i32,
-    protocol_type: StrBytes,
-    protocols: Vec<Protocol>,
-    wait: JoinWait,
+pub(super) struct Joining {
+    /// It came without a member id.
+    pub(super) has_new_id: bool,
+    pub(super) instance_id: Option<StrBytes>,
+    pub(super) client_id: StrBytes,
+    pub(super) client_host: StrBytes,
+    pub(super) rebalance_timeout_ms: i32,
+    pub(super) session_timeout_ms: i32,
+    pub(super) protocol_type: StrBytes,
+    pub(super) protocols: Vec<Protocol>,
+    pub(super) wait: JoinWait,
 }
 
 impl Joining {
@@ -53,6 +56,7 @@ impl Joining {
             set => set,
         };
         Ok(Self {
+            has_new_id: request.member_id.is_empty(),
             instance_id: own_option(instance_id),
             client_id: call.client_id.into(),
             client_host: call.client_host.into(),
@@ -96,8 +100,14 @@ impl Joining {
 
 impl Coordinator {
     /// JoinGroup, versions 0 to 9.
-    pub fn join(&mut self, now: Now, call: &Call<'_>, request: &JoinGroupRequest) {
-        if let Err(error) = self.try_join(now, call, request) {
+    pub fn join(
+        &mut self,
+        now: Now,
+        call: &Call<'_>,
+        request: &JoinGroupRequest,
+        topics: &dyn Topics,
+    ) {
+        if let Err(error) = self.try_join(now, call, request, topics) {
             let wait = JoinWait {
                 token: call.token,
                 version: call.version,
@@ -115,6 +125,7 @@ impl Coordinator {
         now: Now,
         call: &Call<'_>,
         request: &JoinGroupRequest,
+        topics: &dyn Topics,
     ) -> Result<(), GroupError> {
         let partition = self.admit_named(&request.group_id)?;
         let limits = self.config.session_timeout_ms_min..=self.config.session_timeout_ms_max;
@@ -138,14 +149,23 @@ impl Coordinator {
                 .map_err(|_| GroupError::GroupMaxSizeReached)?;
         }
         let joined = self.with_group(now, &request.group_id, |group, env| {
-            group.become_classic(env)?;
+            let fits = group.bytes() + joining.bytes() <= env.config.group_bytes_max;
+            let fits = fits && has_room;
+            group.downgrade(env, topics);
+            if group.is_shared() {
+                let id = id.unwrap_or_else(|| own(&request.member_id));
+                return match fits {
+                    true => group.join_shared(env, topics, &id, joining),
+                    false => Err(GroupError::GroupMaxSizeReached),
+                };
+            }
+            group.become_classic(env);
             if !group.has_place(env, &request.member_id) {
                 group.forget_pending(env, &request.member_id);
                 group.expel(env, &request.member_id, GroupError::GroupMaxSizeReached);
                 return Err(GroupError::GroupMaxSizeReached);
             }
-            let fits = group.bytes() + joining.bytes() <= env.config.group_bytes_max;
-            if !(has_room && fits) {
+            if !fits {
                 return Err(GroupError::GroupMaxSizeReached);
             }
             match id {

@@ -7,14 +7,21 @@ use ringlog_engine::id::Now;
 use super::coordinator::{Call, Coordinator, Env, Response};
 use super::error::GroupError;
 use super::group::{Group, State};
+use super::topics::Topics;
 use super::{StrBytes, own, own_option};
 
 /// Who is to leave: member id, instance id.
-type Leaving = (StrBytes, Option<StrBytes>);
+pub(super) type Leaving = (StrBytes, Option<StrBytes>);
 
 impl Coordinator {
     /// LeaveGroup, versions 0 to 5: one member up to version 2, any number from version 3 on.
-    pub fn leave(&mut self, now: Now, call: &Call<'_>, request: &LeaveGroupRequest) {
+    pub fn leave(
+        &mut self,
+        now: Now,
+        call: &Call<'_>,
+        request: &LeaveGroupRequest,
+        topics: &dyn Topics,
+    ) {
         let leaving: Vec<Leaving> = if call.version < 3 {
             vec![(own(&request.member_id), None)]
         } else {
@@ -29,13 +36,22 @@ impl Coordinator {
         };
         let left = self.admit_named(&request.group_id).and_then(|_| {
             let left = self.with_group(now, &request.group_id, |group, env| {
-                group.leave(env, &leaving)
+                group.downgrade(env, topics);
+                match group.is_shared() {
+                    true => Ok(group.leave_shared(env, topics, &leaving)),
+                    false => group.leave(env, &leaving),
+                }
             });
             // Without a group there are no members.
             left.unwrap_or_else(|| Ok(vec![Err(GroupError::UnknownMemberId); leaving.len()]))
         });
-        let response = leave_response(call.version, leaving, left);
-        self.out.send(call.token, Response::Leave(response));
+        let response = Response::Leave(leave_response(call.version, leaving, left));
+        match self.groups.get(&request.group_id) {
+            Some(group) => self
+                .writes
+                .follow(group, &mut self.out, call.token, response),
+            None => self.out.send(call.token, response),
+        }
     }
 }
 

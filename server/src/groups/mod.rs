@@ -17,6 +17,7 @@ mod coordinator;
 mod error;
 mod expire;
 mod group;
+mod handover;
 mod join;
 mod leave;
 mod member;

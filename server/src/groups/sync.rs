@@ -9,13 +9,20 @@ use ringlog_engine::id::Now;
 use super::coordinator::{Call, Coordinator, Env, Response};
 use super::error::GroupError;
 use super::group::{Group, State};
+use super::topics::Topics;
 use super::writes::Effect;
 use super::{StrBytes, Token};
 
 impl Coordinator {
     /// SyncGroup, versions 0 to 5.
-    pub fn sync(&mut self, now: Now, call: &Call<'_>, request: &SyncGroupRequest) {
-        let result = self.try_sync(now, call, request);
+    pub fn sync(
+        &mut self,
+        now: Now,
+        call: &Call<'_>,
+        request: &SyncGroupRequest,
+        topics: &dyn Topics,
+    ) {
+        let result = self.try_sync(now, call, request, topics);
         if let Err(error) = result {
             self.out.sync_error(call.token, error);
         }
@@ -26,6 +33,7 @@ impl Coordinator {
         now: Now,
         call: &Call<'_>,
         request: &SyncGroupRequest,
+        topics: &dyn Topics,
     ) -> Result<(), GroupError> {
         let lacks_protocol = request.protocol_type.is_none() || request.protocol_name.is_none();
         if call.version >= 5 && lacks_protocol {
@@ -36,6 +44,10 @@ impl Coordinator {
         let assigned_bytes: usize = assignments.map(|entry| entry.assignment.len()).sum();
         let has_room = self.has_room(assigned_bytes);
         let synced = self.with_group(now, &request.group_id, |group, env| {
+            group.downgrade(env, topics);
+            if group.is_shared() {
+                return group.sync_shared(env, topics, call.token, request);
+            }
             let fits = group.bytes() + assigned_bytes <= env.config.group_bytes_max;
             if !(has_room && fits) {
                 return Err(GroupError::PolicyViolation);
@@ -46,14 +58,24 @@ impl Coordinator {
     }
 
     /// Heartbeat, versions 0 to 4.
-    pub fn heartbeat(&mut self, now: Now, call: &Call<'_>, request: &HeartbeatRequest) {
+    pub fn heartbeat(
+        &mut self,
+        now: Now,
+        call: &Call<'_>,
+        request: &HeartbeatRequest,
+        topics: &dyn Topics,
+    ) {
         let result = match self.admit_named(&request.group_id) {
             // Whether it is a member is not known yet, and it need not worry.
             Err(GroupError::CoordinatorLoadInProgress) => Ok(()),
             Err(error) => Err(error),
             Ok(_) => self
                 .with_group(now, &request.group_id, |group, env| {
-                    group.heartbeat(env, request)
+                    group.downgrade(env, topics);
+                    match group.is_shared() {
+                        true => group.heartbeat_shared(env, request),
+                        false => group.heartbeat(env, request),
+                    }
                 })
                 .unwrap_or(Err(GroupError::UnknownMemberId)),
         };

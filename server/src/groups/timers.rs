@@ -17,6 +17,10 @@ pub(super) enum TimerKey {
     ConsumerSession(StrBytes, StrBytes),
     /// The time a member of a consumer group has to give partitions up: group, member.
     Revocation(StrBytes, StrBytes),
+    /// The time a member of the classic protocol in a consumer group has to join again: group, member.
+    ConsumerJoin(StrBytes, StrBytes),
+    /// The time it has to ask for its assignment: group, member.
+    ConsumerSync(StrBytes, StrBytes),
 }
 
 /// A place in the queue: due time in monotonic nanoseconds, and a number that tells equal times apart.
@@ -30,7 +34,6 @@ pub(super) struct Alarm {
 }
 
 impl Alarm {
-    #[cfg(test)]
     pub(super) fn is_set(&self) -> bool {
         self.place.is_some()
     }

@@ -59,6 +59,7 @@ impl State {
 
 fn groups_config(config: &Config) -> GroupsConfig {
     let number = |name| usize::try_from(config.number(name)).unwrap_or(0);
+    let migration = config.text("group.consumer.migration.policy");
     GroupsConfig {
         offsets_partitions: config.number("offsets.topic.num.partitions") as i32,
         initial_rebalance_delay_ms: number("group.initial.rebalance.delay.ms") as u64,
@@ -72,6 +73,8 @@ fn groups_config(config: &Config) -> GroupsConfig {
         consumer_heartbeat_interval_ms: config.number("group.consumer.heartbeat.interval.ms")
             as i32,
         consumer_group_size_max: number("group.consumer.max.size"),
+        online_upgrade: matches!(migration, "bidirectional" | "upgrade"),
+        online_downgrade: matches!(migration, "bidirectional" | "downgrade"),
         assignors: assignors(config),
         assignment_interval_ms: config.number("group.consumer.assignment.interval.ms"),
         offset_metadata_bytes_max: number("offset.metadata.max.bytes"),
@@ -120,10 +123,10 @@ pub(crate) fn handle(
             groups.fetch_offsets_by_id(call, request.decode()?, &**catalog);
         }
         versions::OFFSET_FETCH => groups.fetch_offsets(call, &request.decode()?),
-        versions::JOIN_GROUP => groups.join(cx.now, call, &request.decode()?),
-        versions::HEARTBEAT => groups.heartbeat(cx.now, call, &request.decode()?),
-        versions::LEAVE_GROUP => groups.leave(cx.now, call, &request.decode()?),
-        versions::SYNC_GROUP => groups.sync(cx.now, call, &request.decode()?),
+        versions::JOIN_GROUP => groups.join(cx.now, call, &request.decode()?, &**catalog),
+        versions::HEARTBEAT => groups.heartbeat(cx.now, call, &request.decode()?, &**catalog),
+        versions::LEAVE_GROUP => groups.leave(cx.now, call, &request.decode()?, &**catalog),
+        versions::SYNC_GROUP => groups.sync(cx.now, call, &request.decode()?, &**catalog),
         versions::DESCRIBE_GROUPS => groups.describe(call, &request.decode()?),
         versions::LIST_GROUPS => groups.list(call, &request.decode()?),
         versions::DELETE_GROUPS => groups.delete(cx.now, call, &request.decode()?),

@@ -24,6 +24,7 @@ impl Beat<'_> {
         let is_same_instance =
             request.instance_id.is_none() || request.instance_id == known.instance_id;
         is_same_instance
+            && known.classic.is_none()
             && request.rack_id.is_none()
             && request.subscribed_topic_names.is_none()
             && request.subscribed_topic_regex.is_none()
@@ -52,8 +53,11 @@ impl ConsumerGroup {
         }
         if joins {
             return match holder {
-                // Its predecessor must have left.
-                Some(holder) if self.current(holder).epoch != STATIC_LEAVE_EPOCH => {
+                // Its predecessor must have left, unless that was a member of the classic protocol, which cannot say so.
+                Some(holder)
+                    if !self.is_classic(holder)
+                        && self.current(holder).epoch != STATIC_LEAVE_EPOCH =>
+                {
                     let reason = format_args!(
                         "Static member {} with instance id {} cannot join the group because the instance id is owned by {} member.",
                         beat.member_id.as_str(),
@@ -160,6 +164,7 @@ impl ConsumerGroup {
         if metadata.client_host.as_str() != beat.client_host {
             metadata.client_host = beat.client_host.into();
         }
+        metadata.classic = None;
         let is_known = known == Some(&metadata) && !matches!(place, Place::Returned(_));
         (!is_known).then_some(metadata)
     }

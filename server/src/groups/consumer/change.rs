@@ -38,6 +38,15 @@ pub(crate) enum Change {
 }
 
 impl ConsumerGroup {
+    /// The group that `changes` make.
+    pub(super) fn of(changes: Vec<Change>) -> Self {
+        let mut group = Self::default();
+        for change in changes {
+            group.apply(change);
+        }
+        group
+    }
+
     /// Makes a change. Returns the change that takes it back.
     pub(in crate::groups) fn apply(&mut self, change: Change) -> Change {
         match change {
@@ -82,7 +91,7 @@ impl ConsumerGroup {
         }
         let Some(value) = value else {
             if let Some(alarms) = self.alarms.remove(id) {
-                self.orphans.extend([alarms.session, alarms.revocation]);
+                self.orphans.extend(alarms.into_all());
             }
             return old;
         };

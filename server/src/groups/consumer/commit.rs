@@ -40,6 +40,12 @@ impl ConsumerGroup {
         if !self.has_member(by.member_id) {
             return Err(GroupError::UnknownMemberId);
         }
+        if self.is_classic(by.member_id) {
+            return match by.epoch == self.current(by.member_id).epoch {
+                true => Ok(()),
+                false => Err(GroupError::IllegalGeneration),
+            };
+        }
         if version < 9 {
             return Err(GroupError::UnsupportedVersion);
         }

@@ -18,8 +18,9 @@ use super::ConsumerGroup;
 use super::member::Metadata;
 use crate::wire::uuid;
 
-/// A member of the consumer protocol, in version 1.
-const MEMBER_TYPE: i8 = 1;
+/// Types of members, in version 1.
+const CLASSIC_MEMBER: i8 = 0;
+const CONSUMER_MEMBER: i8 = 1;
 
 impl Coordinator {
     /// ConsumerGroupDescribe, versions 0 and 1.
@@ -98,7 +99,10 @@ impl ConsumerGroup {
             member.target_assignment =
                 assignment(target, topics, |of| of.iter().copied().collect());
         }
-        member.member_type = MEMBER_TYPE;
+        member.member_type = match metadata.classic {
+            Some(_) => CLASSIC_MEMBER,
+            None => CONSUMER_MEMBER,
+        };
         member
     }
 }

@@ -2,7 +2,8 @@
 
 use super::super::coordinator::Env;
 use super::super::group::Group;
-use super::super::writes::ConsumerRecord;
+use super::super::record::GroupValue;
+use super::super::writes::{MadeRecord, Undo};
 use super::ConsumerGroup;
 use super::change::Change;
 
@@ -10,15 +11,27 @@ use super::change::Change;
 pub(super) struct Edit<'a> {
     id: &'a str,
     pub(super) group: &'a mut ConsumerGroup,
-    records: Vec<ConsumerRecord>,
+    records: Vec<MadeRecord>,
 }
 
 impl Edit<'_> {
     /// Makes a change, and notes its record and what takes it back.
     pub(super) fn put(&mut self, change: Change) {
         let (key, value) = (change.key(self.id), change.value());
-        let undo = self.group.apply(change);
-        self.records.push(ConsumerRecord { key, value, undo });
+        let undo = Undo::Consumer(self.group.apply(change));
+        self.records.push(MadeRecord { key, value, undo });
+    }
+
+    /// Notes that the group of the classic protocol that `undo` is has been taken away.
+    pub(super) fn classic_gone(&mut self, undo: Box<GroupValue>) {
+        self.records
+            .push(MadeRecord::classic(self.id, None, Some(undo)));
+    }
+
+    /// Notes that the group has become one of the classic protocol.
+    pub(super) fn classic_made(&mut self, value: &GroupValue) {
+        self.records
+            .push(MadeRecord::classic(self.id, Some(value.encode()), None));
     }
 }
 

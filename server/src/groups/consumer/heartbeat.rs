@@ -7,6 +7,7 @@ use ringlog_engine::id::Now;
 use super::super::coordinator::{Call, Coordinator, Env, Response};
 use super::super::error::GroupError;
 use super::super::group::Group;
+use super::super::record::GroupValue;
 use super::super::topics::Topics;
 use super::super::{StrBytes, own};
 use super::ConsumerGroup;
@@ -58,7 +59,7 @@ impl Coordinator {
         let id = &request.group_id;
         let joins = request.member_epoch == JOIN_EPOCH;
         match self.groups.get(id) {
-            Some(group) => group.admit_consumer(joins)?,
+            Some(group) => group.admit_consumer(&self.config, joins)?,
             None if joins => self
                 .create_group(now, id, partition)
                 .map_err(|_| GroupError::GroupMaxSizeReached)?,
@@ -96,7 +97,7 @@ impl Coordinator {
         };
         let done = self.with_group(now, id, |group, env| {
             let response = match request.member_epoch {
-                LEAVE_EPOCH | STATIC_LEAVE_EPOCH => group.leave_consumer(env, request)?,
+                LEAVE_EPOCH | STATIC_LEAVE_EPOCH => group.leave_consumer(env, request, topics)?,
                 _ => group.beat(env, &beat)?,
             };
             env.writes.follow(
@@ -133,8 +134,12 @@ impl Group {
     ) -> Result<ConsumerGroupHeartbeatResponse, Refused> {
         let of_group = env.config.group_bytes_max.saturating_sub(self.bytes());
         let room = beat.room.min(of_group);
-        let empty = ConsumerGroup::default();
-        let consumer = self.consumer.as_deref().unwrap_or(&empty);
+        let taken_over = match &self.consumer {
+            Some(_) => Vec::new(),
+            None => self.taken_over(beat.topics)?,
+        };
+        let classic = ConsumerGroup::of(taken_over.clone());
+        let consumer = self.consumer.as_deref().unwrap_or(&classic);
         let size_max = env.config.consumer_group_size_max;
         // Nothing is changed before it is clear that nothing is refused.
         let place = consumer.place(beat, size_max)?;
@@ -143,18 +148,15 @@ impl Group {
         if metadata.is_none() && consumer.is_at_rest(beat, env.now) {
             return Ok(self.rest(env, beat));
         }
-        self.become_consumer(env);
+        let before = match self.consumer {
+            Some(_) => None,
+            None => self.swap_classic(None),
+        };
+        self.settle_classic(env, GroupError::RebalanceInProgress);
         let id = self.id.clone();
         let response = self.edit_consumer(env, None, |edit, env| {
-            edit.enter(&place, &beat.member_id);
-            let before = edit.group.current(&beat.member_id);
-            edit.subscribe(env, beat, metadata);
-            edit.update_target(env.now, env.config, beat.topics);
-            let after = edit.reconcile(beat, before.clone());
-            edit.group.renew_session(env, &id, &beat.member_id);
-            let has_moved = before != after;
-            edit.group
-                .watch_revocation(env, &id, &beat.member_id, has_moved);
+            edit.take_over(env, &id, before, taken_over);
+            let (before, after) = edit.step(env, &id, beat.topics, beat.step(&place, metadata));
             let mut response = beat.response(env, after.epoch);
             if beat.is_full() || !is_same(&before.assigned, &after.assigned) {
                 response.assignment = Some(assignment(&after.assigned));
@@ -196,6 +198,15 @@ impl Beat<'_> {
         response
     }
 
+    fn step<'a>(&'a self, place: &'a Place, metadata: Option<Metadata>) -> Step<'a> {
+        Step {
+            member_id: &self.member_id,
+            place,
+            metadata,
+            owned: self.owned.as_ref(),
+        }
+    }
+
     /// Whether it says everything, as a member does when it joins or does not know what was heard of it.
     fn is_full(&self) -> bool {
         let request = self.request;
@@ -206,7 +217,58 @@ impl Beat<'_> {
     }
 }
 
+/// What a member says, whatever protocol it speaks.
+pub(super) struct Step<'a> {
+    pub(super) member_id: &'a StrBytes,
+    pub(super) place: &'a Place,
+    /// What it says about itself, if that is new.
+    pub(super) metadata: Option<Metadata>,
+    /// What it says it reads.
+    pub(super) owned: Option<&'a Partitions>,
+}
+
 impl Edit<'_> {
+    /// Takes in what a member says, assigns anew if there is reason to, and lets it go on towards what it is to have. What it
+    /// had, and has.
+    pub(super) fn step(
+        &mut self,
+        env: &mut Env<'_>,
+        group_id: &StrBytes,
+        topics: &dyn Topics,
+        step: Step<'_>,
+    ) -> (Current, Current) {
+        let id = step.member_id;
+        self.enter(step.place, id);
+        let before = self.group.current(id);
+        self.subscribe(env, topics, id, step.metadata);
+        self.update_target(env.now, env.config, topics);
+        let after = self.reconcile(topics, id, step.owned, before.clone());
+        self.group.renew_session(env, group_id, id);
+        self.group
+            .watch_revocation(env, group_id, id, before != after);
+        (before, after)
+    }
+
+    /// Takes over the members of a classic group, if there was one.
+    fn take_over(
+        &mut self,
+        env: &mut Env<'_>,
+        group_id: &StrBytes,
+        before: Option<Box<GroupValue>>,
+        changes: Vec<Change>,
+    ) {
+        let Some(before) = before else {
+            return;
+        };
+        self.classic_gone(before);
+        for change in changes {
+            self.put(change);
+        }
+        for id in self.group.member_ids() {
+            self.group.renew_session(env, group_id, &id);
+        }
+    }
+
     /// Gives a static member that has come back its place under its new id.
     fn enter(&mut self, place: &Place, id: &StrBytes) {
         let Place::Returned(before) = place else {
@@ -233,30 +295,33 @@ impl Edit<'_> {
     }
 
     /// Takes in what a member says about itself, and starts a new epoch if there is reason to assign anew.
-    fn subscribe(&mut self, env: &Env<'_>, beat: &Beat<'_>, metadata: Option<Metadata>) {
+    fn subscribe(
+        &mut self,
+        env: &Env<'_>,
+        topics: &dyn Topics,
+        id: &StrBytes,
+        metadata: Option<Metadata>,
+    ) {
         let mut is_new_epoch = self.group.epoch.is_none();
         if let Some(metadata) = metadata {
-            let known = self.group.members.get(&beat.member_id);
+            let known = self.group.members.get(id);
             let known = known.cloned().unwrap_or_default();
             let assignor = self.group.assignor(env.config);
             is_new_epoch |=
                 known.topics != metadata.topics || known.pattern() != metadata.pattern();
-            if known != metadata || !self.group.has_member(&beat.member_id) {
-                self.put(Change::Member(
-                    beat.member_id.clone(),
-                    Some(Box::new(metadata)),
-                ));
+            if known != metadata || !self.group.has_member(id) {
+                self.put(Change::Member(id.clone(), Some(Box::new(metadata))));
             }
             is_new_epoch |= assignor != self.group.assignor(env.config);
             self.drop_patterns();
         }
-        let matches_others = self.refresh_patterns(env.now, beat.topics);
-        let version = beat.topics.version();
+        let matches_others = self.refresh_patterns(env.now, topics);
+        let version = topics.version();
         if !is_new_epoch && !matches_others && self.group.topics_seen == Some(version) {
             return;
         }
         self.group.topics_seen = Some(version);
-        let metadata_hash = self.group.metadata_hash(beat.topics);
+        let metadata_hash = self.group.metadata_hash(topics);
         let known = self.group.epoch;
         let has_changed = known.is_none_or(|known| known.metadata_hash != metadata_hash);
         // Where an epoch waits for its assignment already, that is for these topics.
@@ -272,8 +337,13 @@ impl Edit<'_> {
     }
 
     /// Takes the member's next step towards its target; what it has then.
-    fn reconcile(&mut self, beat: &Beat<'_>, current: Current) -> Current {
-        let id = &beat.member_id;
+    fn reconcile(
+        &mut self,
+        topics: &dyn Topics,
+        id: &StrBytes,
+        owned: Option<&Partitions>,
+        current: Current,
+    ) -> Current {
         let group = &*self.group;
         let nothing = Partitions::new();
         let goal = Goal {
@@ -283,9 +353,9 @@ impl Edit<'_> {
         let next = reconcile(
             &current,
             &goal,
-            |topic| group.subscribes(id, topic, beat.topics),
+            |topic| group.subscribes(id, topic, topics),
             |topic, partition| group.is_free_for(id, topic, partition),
-            beat.owned.as_ref(),
+            owned,
         );
         let Some(next) = next else {
             return current;

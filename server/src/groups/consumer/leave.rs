@@ -5,6 +5,7 @@ use kafka_wire::{ConsumerGroupHeartbeatRequest, ConsumerGroupHeartbeatResponse};
 use super::super::coordinator::Env;
 use super::super::group::Group;
 use super::super::timers::TimerKey;
+use super::super::topics::Topics;
 use super::super::{StrBytes, own};
 use super::ConsumerGroup;
 use super::change::{Change, GroupEpoch};
@@ -19,6 +20,7 @@ impl Group {
         &mut self,
         env: &mut Env<'_>,
         request: &ConsumerGroupHeartbeatRequest,
+        topics: &dyn Topics,
     ) -> Result<ConsumerGroupHeartbeatResponse, Refused> {
         let consumer = self.consumer.as_ref().ok_or_else(|| not_found(&self.id))?;
         let id = own(&request.member_id);
@@ -26,7 +28,8 @@ impl Group {
         if request.member_epoch == STATIC_LEAVE_EPOCH {
             self.edit_consumer(env, None, |edit, _| edit.leave_for_now(&id));
         } else {
-            self.expel_consumer(env, &id);
+            self.expel_consumers(env, std::slice::from_ref(&id));
+            self.downgrade(env, topics);
         }
         let mut response = ConsumerGroupHeartbeatResponse::default();
         response.member_id = Some(id);
@@ -34,10 +37,10 @@ impl Group {
         Ok(response)
     }
 
-    /// Takes a member out; the others are assigned anew.
-    pub(super) fn expel_consumer(&mut self, env: &mut Env<'_>, id: &StrBytes) {
+    /// Takes members out; the others are assigned anew.
+    pub(super) fn expel_consumers(&mut self, env: &mut Env<'_>, ids: &[StrBytes]) {
         self.edit_consumer(env, None, |edit, _| {
-            edit.remove(id);
+            ids.iter().for_each(|id| edit.remove(id));
             edit.drop_patterns();
             let metadata_hash = edit.group.epoch.map_or(0, |epoch| epoch.metadata_hash);
             edit.put(Change::Epoch(Some(GroupEpoch {
@@ -49,14 +52,15 @@ impl Group {
         });
     }
 
-    /// A member's session is over.
-    pub(in crate::groups) fn consumer_session_over(&mut self, env: &mut Env<'_>, id: &StrBytes) {
+    /// A member's session is over, or the time in which it was to join again or to ask for its assignment. If only members of
+    /// the classic protocol are left, the next of them that is heard of makes a classic group of it.
+    pub(in crate::groups) fn consumer_time_over(&mut self, env: &mut Env<'_>, id: &StrBytes) {
         if self
             .consumer
             .as_ref()
             .is_some_and(|consumer| consumer.has_member(id))
         {
-            self.expel_consumer(env, id);
+            self.expel_consumers(env, std::slice::from_ref(id));
         }
     }
 
@@ -67,7 +71,7 @@ impl Group {
             .as_ref()
             .and_then(|consumer| consumer.currents.get(id));
         if current.is_some_and(|current| current.state == MemberState::UnrevokedPartitions) {
-            self.expel_consumer(env, id);
+            self.expel_consumers(env, std::slice::from_ref(id));
         }
     }
 }
@@ -93,7 +97,12 @@ impl ConsumerGroup {
 
     /// Starts a member's session anew.
     pub(super) fn renew_session(&mut self, env: &mut Env<'_>, group: &StrBytes, id: &StrBytes) {
-        let due_ns = env.now.after_ms(env.config.consumer_session_timeout_ms);
+        let metadata = self.members.get(id);
+        let classic = metadata.and_then(|metadata| metadata.classic.as_ref());
+        let timeout_ms = classic.map_or(env.config.consumer_session_timeout_ms, |classic| {
+            classic.session_timeout_ms.max(0) as u64
+        });
+        let due_ns = env.now.after_ms(timeout_ms);
         let alarms = self.alarms.entry(id.clone()).or_default();
         let key = || TimerKey::ConsumerSession(group.clone(), id.clone());
         env.timers.set(&mut alarms.session, due_ns, key);
@@ -129,6 +138,8 @@ impl ConsumerGroup {
         match key {
             TimerKey::ConsumerSession(_, id) => Some(&mut self.alarms.get_mut(id)?.session),
             TimerKey::Revocation(_, id) => Some(&mut self.alarms.get_mut(id)?.revocation),
+            TimerKey::ConsumerJoin(_, id) => Some(&mut self.alarms.get_mut(id)?.join),
+            TimerKey::ConsumerSync(_, id) => Some(&mut self.alarms.get_mut(id)?.sync),
             _ => None,
         }
     }

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use ringlog_engine::id::TopicId;
 
 use super::super::StrBytes;
+use super::super::member::{Protocol, protocols_bytes};
 use super::super::timers::Alarm;
 
 /// Partitions by topic.
@@ -30,6 +31,27 @@ pub(crate) struct Metadata {
     pub(crate) rebalance_timeout_ms: i32,
     /// The assignor it would like.
     pub(crate) assignor: Option<StrBytes>,
+    /// What it said in the classic protocol, if that is the one it speaks.
+    pub(crate) classic: Option<Classic>,
+}
+
+/// What a member of the classic protocol says besides.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(crate) struct Classic {
+    pub(crate) session_timeout_ms: i32,
+    /// The protocols it supports, the one it likes best first; at least one.
+    pub(in crate::groups) protocols: Vec<Protocol>,
+}
+
+impl Classic {
+    /// The protocol under which it is served: which one does not matter, since the coordinator assigns.
+    pub(super) fn protocol(&self) -> Option<&Protocol> {
+        self.protocols.first()
+    }
+
+    pub(super) fn supports(&self, protocol: &StrBytes) -> bool {
+        self.protocols.iter().any(|own| own.name == *protocol)
+    }
 }
 
 impl Metadata {
@@ -42,6 +64,7 @@ impl Metadata {
     pub(super) fn bytes(&self) -> usize {
         let length = |text: &Option<StrBytes>| text.as_ref().map_or(0, |text| text.len());
         let topics = self.topics.iter();
+        let classic = self.classic.as_ref();
         size_of::<Self>()
             + size_of::<Alarms>()
             + 2 * length(&self.instance_id)
@@ -50,6 +73,7 @@ impl Metadata {
             + length(&self.assignor)
             + self.client_id.len()
             + self.client_host.len()
+            + classic.map_or(0, |classic| protocols_bytes(&classic.protocols))
             + topics
                 .map(|topic| size_of::<StrBytes>() + topic.len())
                 .sum::<usize>()
@@ -132,4 +156,14 @@ pub(super) struct Alarms {
     pub(super) session: Alarm,
     /// When it is given up for not giving partitions up.
     pub(super) revocation: Alarm,
+    /// When a member of the classic protocol is given up for not joining again.
+    pub(super) join: Alarm,
+    /// When it is given up for not asking for its assignment.
+    pub(super) sync: Alarm,
+}
+
+impl Alarms {
+    pub(super) fn into_all(self) -> [Alarm; 4] {
+        [self.session, self.revocation, self.join, self.sync]
+    }
 }

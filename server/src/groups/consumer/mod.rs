@@ -1,6 +1,9 @@
 //! Kafka's `consumer` group protocol (KIP-848): the coordinator assigns, and each member comes to its assignment in its
 //! own time, giving up first what others are to have.
 //!
+//! Members of the classic protocol may be in such a group, too: it takes them over from a classic group that a member of this
+//! protocol joins, and makes way for a classic group when the last member of this protocol leaves ([`convert`]).
+//!
 //! A [`ConsumerGroup`] is what its records in the offsets topic say, and nothing else but deadlines: every change is a
 //! [`Change`], which has a record, and [`ConsumerGroup::apply`] is the one way to make it, for a request, for replay and
 //! for taking back what the log refused. Behaviour follows Apache Kafka 4.4.
@@ -8,10 +11,12 @@
 mod admission;
 mod assign;
 mod change;
+mod classic;
 mod commit;
 mod convert;
 mod describe;
 mod edit;
+mod embedded;
 mod heartbeat;
 #[cfg(test)]
 mod inspect;
@@ -137,6 +142,12 @@ impl ConsumerGroup {
         self.members.contains_key(id)
     }
 
+    /// Whether a member speaks the classic protocol.
+    fn is_classic(&self, id: &StrBytes) -> bool {
+        let metadata = self.members.get(id);
+        metadata.is_some_and(|metadata| metadata.classic.is_some())
+    }
+
     pub(super) fn member_ids(&self) -> Vec<StrBytes> {
         self.members.keys().cloned().collect()
     }
@@ -202,8 +213,9 @@ impl ConsumerGroup {
     /// Cancels all alarms, before the group goes from memory.
     pub(super) fn cancel_alarms(&mut self, timers: &mut Timers) {
         for alarms in self.alarms.values_mut() {
-            timers.cancel(&mut alarms.session);
-            timers.cancel(&mut alarms.revocation);
+            for mut alarm in std::mem::take(alarms).into_all() {
+                timers.cancel(&mut alarm);
+            }
         }
         self.settle(timers);
     }

@@ -12,9 +12,10 @@ use ringlog_engine::id::TopicId;
 
 use super::super::StrBytes;
 use super::super::codec::{Reader, put_string, put_unsigned_varint};
+use super::super::member::Protocol;
 use super::super::record::RecordFormatError;
 use super::change::{Change, GroupEpoch, TargetEpoch};
-use super::member::{Assigned, Current, MemberState, Metadata, Partitions};
+use super::member::{Assigned, Classic, Current, MemberState, Metadata, Partitions};
 use super::regex::Resolved;
 
 const EPOCH: i16 = 3;
@@ -159,11 +160,57 @@ fn put_member(out: &mut Vec<u8>, value: &Metadata) {
     put_nullable(out, value.regex.as_deref());
     out.put_i32(value.rebalance_timeout_ms);
     put_nullable(out, value.assignor.as_deref());
-    out.put_u8(0);
+    put_classic(out, value.classic.as_ref());
+}
+
+/// The one tagged field of a member, which is there even when it is null: left out, it would be an empty structure, and the
+/// member one of the classic protocol.
+fn put_classic(out: &mut Vec<u8>, value: Option<&Classic>) {
+    let mut tagged = Vec::new();
+    match value {
+        None => tagged.put_u8(0),
+        Some(value) => {
+            tagged.put_u8(1);
+            tagged.put_i32(value.session_timeout_ms);
+            put_count(&mut tagged, value.protocols.len());
+            for protocol in &value.protocols {
+                put_text(&mut tagged, &protocol.name);
+                put_count(&mut tagged, protocol.metadata.len());
+                tagged.put_slice(&protocol.metadata);
+                tagged.put_u8(0);
+            }
+            tagged.put_u8(0);
+        }
+    }
+    out.put_u8(1);
+    put_unsigned_varint(out, TAG);
+    put_unsigned_varint(out, tagged.len() as u32);
+    out.put_slice(&tagged);
+}
+
+/// Reads the tagged field. One without protocols is of no member of the classic protocol, and null, or left out, none either.
+fn read_classic(tagged: &[u8]) -> Result<Option<Classic>, RecordFormatError> {
+    let mut reader = Reader::within(tagged, "a classic member");
+    if tagged.is_empty() || reader.unsigned_varint()? == 0 {
+        return Ok(None);
+    }
+    let session_timeout_ms = reader.i32()?;
+    let mut protocols = Vec::new();
+    for _ in 0..reader.count()? {
+        let (name, metadata) = (reader.string()?, reader.bytes()?);
+        protocols.push(Protocol { name, metadata });
+        reader.tags(|_, _| {})?;
+    }
+    reader.tags(|_, _| {})?;
+    let classic = Classic {
+        session_timeout_ms,
+        protocols,
+    };
+    Ok((!classic.protocols.is_empty()).then_some(classic))
 }
 
 fn read_member(reader: &mut Reader<'_>) -> Result<Metadata, RecordFormatError> {
-    let value = Metadata {
+    let mut value = Metadata {
         instance_id: reader.nullable()?,
         rack_id: reader.nullable()?,
         client_id: reader.string()?,
@@ -172,9 +219,15 @@ fn read_member(reader: &mut Reader<'_>) -> Result<Metadata, RecordFormatError> {
         regex: reader.nullable()?,
         rebalance_timeout_ms: reader.i32()?,
         assignor: reader.nullable()?,
+        classic: None,
     };
-    // The tag is that of members of the classic protocol in such a group, which there are none of here.
-    reader.tags(|_, _| {})?;
+    let mut tagged: &[u8] = &[];
+    reader.tags(|tag, bytes| {
+        if tag == TAG {
+            tagged = bytes;
+        }
+    })?;
+    value.classic = read_classic(tagged)?;
     Ok(value)
 }
 
@@ -359,6 +412,8 @@ fn read_topic_id(reader: &mut Reader<'_>) -> Result<TopicId, RecordFormatError> 
 
 #[cfg(test)]
 mod tests {
+    use bytes::Bytes;
+
     use super::*;
 
     fn round_trip(change: &Change) {
@@ -404,7 +459,20 @@ mod tests {
                 epoch: 3,
                 timestamp_ms: 0,
             })),
-            Change::Member(id.clone(), Some(Box::new(metadata))),
+            Change::Member(id.clone(), Some(Box::new(metadata.clone()))),
+            Change::Member(
+                id.clone(),
+                Some(Box::new(Metadata {
+                    classic: Some(Classic {
+                        session_timeout_ms: 45_000,
+                        protocols: vec![Protocol {
+                            name: "range".into(),
+                            metadata: Bytes::from_static(&[0, 1, 2]),
+                        }],
+                    }),
+                    ..metadata
+                })),
+            ),
             Change::Target(
                 id.clone(),
                 Some(BTreeMap::from([(topic, BTreeSet::from([2, 4]))])),

@@ -31,6 +31,10 @@ impl Refused {
         }
     }
 
+    pub(super) fn error(&self) -> GroupError {
+        self.error
+    }
+
     pub(super) fn into_response(self) -> Response {
         let mut response = ConsumerGroupHeartbeatResponse::default();
         response.error_code = self.error.code();

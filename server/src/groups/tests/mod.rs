@@ -23,6 +23,7 @@ use ringlog_engine::id::{Now, TopicId};
 use ringlog_engine::shard::ConnId;
 
 use super::*;
+use consumer::with_topics;
 
 /// A coordinator of every partition, its log, and its answers.
 pub(super) struct Rig {
@@ -181,7 +182,9 @@ impl Rig {
     // --- requests ---
 
     pub(super) fn join(&mut self, version: i16, request: &JoinGroupRequest) -> u64 {
-        self.request(version, |c, now, call| c.join(now, call, request))
+        self.request(version, |c, now, call| {
+            with_topics(|topics| c.join(now, call, request, topics));
+        })
     }
 
     /// The id a member gets before it joins.
@@ -194,7 +197,9 @@ impl Rig {
     }
 
     pub(super) fn sync(&mut self, request: &SyncGroupRequest) -> u64 {
-        self.request(5, |c, now, call| c.sync(now, call, request))
+        self.request(5, |c, now, call| {
+            with_topics(|topics| c.sync(now, call, request, topics));
+        })
     }
 
     pub(super) fn heartbeat(&mut self, group: &str, member: &StrBytes, generation: i32) -> i16 {
@@ -202,7 +207,9 @@ impl Rig {
         request.group_id = group.into();
         request.member_id = member.clone();
         request.generation_id = generation;
-        let slot = self.request(4, |c, now, call| c.heartbeat(now, call, &request));
+        let slot = self.request(4, |c, now, call| {
+            with_topics(|topics| c.heartbeat(now, call, &request, topics));
+        });
         match self.answer(slot) {
             Some(Response::Heartbeat(response)) => response.error_code,
             other => panic!("no answer to a Heartbeat: {other:?}"),
@@ -213,7 +220,9 @@ impl Rig {
         let mut request = LeaveGroupRequest::default();
         request.group_id = group.into();
         request.member_id = member.clone();
-        let slot = self.request(1, |c, now, call| c.leave(now, call, &request));
+        let slot = self.request(1, |c, now, call| {
+            with_topics(|topics| c.leave(now, call, &request, topics));
+        });
         match self.answer(slot) {
             Some(Response::Leave(response)) => response.error_code,
             other => panic!("no answer to a LeaveGroup: {other:?}"),

@@ -63,7 +63,9 @@ fn a_static_member_comes_back_to_its_place_without_a_rebalance() {
     request.generation_id = 1;
     request.member_id = ids[follower].clone();
     request.group_instance_id = Some(instance.as_str().into());
-    let slot = rig.request(4, |c, now, call| c.heartbeat(now, call, &request));
+    let slot = rig.request(4, |c, now, call| {
+        with_topics(|topics| c.heartbeat(now, call, &request, topics));
+    });
     match rig.answer(slot) {
         Some(Response::Heartbeat(response)) => {
             assert_eq!(response.error_code, GroupError::FencedInstanceId.code());
@@ -156,7 +158,9 @@ fn an_administrator_removes_a_static_member_by_its_instance() {
     let mut request = LeaveGroupRequest::default();
     request.group_id = "g".into();
     request.members = vec![identity, unknown];
-    let slot = rig.request(5, |c, now, call| c.leave(now, call, &request));
+    let slot = rig.request(5, |c, now, call| {
+        with_topics(|topics| c.leave(now, call, &request, topics));
+    });
     match rig.answer(slot) {
         Some(Response::Leave(response)) => {
             let codes = response.members.iter().map(|member| member.error_code);

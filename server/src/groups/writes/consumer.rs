@@ -1,5 +1,5 @@
-//! Changes of consumer groups on their way to the log. They are made before they are durable; what tells of them waits, and
-//! what the log refuses is taken back, in the reverse order.
+//! Changes of consumer groups, and of groups between the protocols, on their way to the log. They are made before they are
+//! durable; what tells of them waits, and what the log refuses is taken back, in the reverse order.
 
 use std::cmp::Reverse;
 use std::collections::VecDeque;
@@ -9,15 +9,48 @@ use super::super::consumer;
 use super::super::coordinator::{Outbox, Response};
 use super::super::error::GroupError;
 use super::super::group::Group;
-use super::super::record::group_key;
-use super::{Change, Effect, Record, Write, Writes};
+use super::super::record::{GroupValue, group_key};
+use super::{Change, Record, Write, Writes};
 
-/// A record, and the change that takes it back.
+/// What takes a change back.
 #[derive(Debug)]
-pub(in crate::groups) struct ConsumerRecord {
+pub(in crate::groups) enum Undo {
+    Consumer(consumer::Change),
+    /// The group of the classic protocol that is then in place of what is.
+    Classic(Option<Box<GroupValue>>),
+}
+
+impl Undo {
+    /// Takes the change back; what makes it again.
+    fn apply(self, group: &mut Group) -> Self {
+        match self {
+            Self::Consumer(change) => Self::Consumer(group.apply_consumer(change)),
+            Self::Classic(value) => Self::Classic(group.swap_classic(value)),
+        }
+    }
+}
+
+/// A record of a change that is made.
+#[derive(Debug)]
+pub(in crate::groups) struct MadeRecord {
     pub(in crate::groups) key: Vec<u8>,
     pub(in crate::groups) value: Option<Vec<u8>>,
-    pub(in crate::groups) undo: consumer::Change,
+    pub(in crate::groups) undo: Undo,
+}
+
+impl MadeRecord {
+    /// What is stored of a group under the classic protocol, or that nothing is any more.
+    pub(in crate::groups) fn classic(
+        group_id: &str,
+        value: Option<Vec<u8>>,
+        undo: Option<Box<GroupValue>>,
+    ) -> Self {
+        Self {
+            key: group_key(group_id),
+            value,
+            undo: Undo::Classic(undo),
+        }
+    }
 }
 
 impl Writes {
@@ -25,17 +58,17 @@ impl Writes {
     pub(in crate::groups) fn consumer(
         &mut self,
         group: &mut Group,
-        records: Vec<ConsumerRecord>,
+        records: Vec<MadeRecord>,
         waiter: Option<(u64, usize)>,
         batch_bytes_max: usize,
     ) {
         let mut part = Vec::new();
         let mut bytes = 0;
-        for ConsumerRecord { key, value, undo } in records {
+        for MadeRecord { key, value, undo } in records {
             let record = Record {
                 key,
                 value,
-                change: Change::Consumer(Some(undo)),
+                change: Change::Made(Some(undo)),
             };
             if bytes + record.bytes() > batch_bytes_max / 2 && !part.is_empty() {
                 self.push_consumer(group, std::mem::take(&mut part), waiter);
@@ -101,19 +134,6 @@ impl Writes {
         }
     }
 
-    /// Removes what is stored about a classic group without members.
-    pub(in crate::groups) fn classic_gone(&mut self, group: &mut Group) {
-        let value = group.value(|member| member.assignment.clone());
-        group.unstore();
-        group.writes_on_the_way += 1;
-        let record = Record {
-            key: group_key(&group.id),
-            value: None,
-            change: Change::ClassicGone(Box::new(value)),
-        };
-        self.push(group, vec![record], Effect::None);
-    }
-
     /// Takes back every change of a group after the write `serial`, the newest first. Returns those that were not sent; those
     /// that were fail too, or come back when they do not.
     pub(super) fn take_back_after(&mut self, group: &mut Group, serial: u64) -> Vec<Write> {
@@ -148,10 +168,10 @@ impl Write {
     /// Takes its changes back; doing so again makes them anew.
     pub(super) fn take_back(&mut self, group: &mut Group) {
         let swap = |record: &mut Record| {
-            if let Change::Consumer(change) = &mut record.change
-                && let Some(taken) = change.take()
+            if let Change::Made(undo) = &mut record.change
+                && let Some(taken) = undo.take()
             {
-                *change = Some(group.apply_consumer(taken));
+                *undo = Some(taken.apply(group));
             }
         };
         match self.is_taken_back {

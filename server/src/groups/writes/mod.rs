@@ -15,13 +15,13 @@ use super::coordinator::{Coordinator, Response};
 use super::error::GroupError;
 use super::group::Group;
 use super::member::Member;
-use super::record::{CommittedOffset, GroupValue, group_key};
+use super::record::{CommittedOffset, group_key};
 use super::{StrBytes, Token};
 
 use answer::Waiter;
 
 pub(super) use answer::Answer;
-pub(super) use consumer::ConsumerRecord;
+pub(super) use consumer::{MadeRecord, Undo};
 pub(super) use outcome::offset_bytes;
 
 /// Bytes a record takes in a batch besides key and value, at most.
@@ -77,10 +77,8 @@ enum Change {
     Group,
     /// The group is gone.
     GroupGone,
-    /// What was stored of a classic group that has become one of the consumer protocol.
-    ClassicGone(Box<GroupValue>),
-    /// A change of a consumer group that is made already: what takes it back.
-    Consumer(Option<super::consumer::Change>),
+    /// A change that is made already, of a consumer group or between the protocols: what takes it back.
+    Made(Option<Undo>),
 }
 
 /// What follows when all records of a write are durable, or are lost.

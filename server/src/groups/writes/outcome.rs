@@ -123,6 +123,8 @@ impl Group {
         };
         write.take_back(self);
         self.settle_consumer(env);
+        self.settle_classic(env, GroupError::CoordinatorNotAvailable);
+        self.resume_classic(env);
         also_lost
     }
 
@@ -137,14 +139,7 @@ impl Group {
                 false
             }
             // Kept by the coordinator, and by the write.
-            Change::Undecided(..) | Change::Consumer(_) => false,
-            Change::ClassicGone(value) => {
-                self.writes_on_the_way -= 1;
-                if !is_durable {
-                    self.restore(*value);
-                }
-                false
-            }
+            Change::Undecided(..) | Change::Made(_) => false,
             Change::Group => {
                 self.writes_on_the_way -= 1;
                 false

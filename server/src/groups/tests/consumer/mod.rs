@@ -2,6 +2,7 @@
 
 mod failures;
 mod membership;
+mod migration;
 mod sim;
 
 use std::cell::RefCell;
@@ -66,6 +67,11 @@ impl Topics for FakeTopics {
 
 thread_local! {
     static TOPICS: RefCell<FakeTopics> = RefCell::new(FakeTopics::new());
+}
+
+/// Lets `f` see the topics.
+pub(super) fn with_topics<R>(f: impl FnOnce(&FakeTopics) -> R) -> R {
+    TOPICS.with_borrow(f)
 }
 
 /// A member as its client has it.
@@ -156,7 +162,7 @@ impl Rig {
 
     pub(super) fn consumer(&mut self, request: &ConsumerGroupHeartbeatRequest) -> u64 {
         self.request(1, |c, now, call| {
-            TOPICS.with_borrow(|topics| c.consumer_heartbeat(now, call, request, topics));
+            with_topics(|topics| c.consumer_heartbeat(now, call, request, topics));
         })
     }
 

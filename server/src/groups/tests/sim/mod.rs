@@ -248,10 +248,18 @@ impl World {
                 };
                 let coordinator = &mut self.coordinator;
                 match ask {
-                    Ask::Join(request) => coordinator.join(now, &call, &request),
-                    Ask::Sync(request) => coordinator.sync(now, &call, &request),
-                    Ask::Heartbeat(request) => coordinator.heartbeat(now, &call, &request),
-                    Ask::Leave(request) => coordinator.leave(now, &call, &request),
+                    Ask::Join(request) => {
+                        with_topics(|topics| coordinator.join(now, &call, &request, topics))
+                    }
+                    Ask::Sync(request) => {
+                        with_topics(|topics| coordinator.sync(now, &call, &request, topics))
+                    }
+                    Ask::Heartbeat(request) => {
+                        with_topics(|topics| coordinator.heartbeat(now, &call, &request, topics))
+                    }
+                    Ask::Leave(request) => {
+                        with_topics(|topics| coordinator.leave(now, &call, &request, topics))
+                    }
                     Ask::Commit(request) => coordinator.commit(now, &call, &request, topics),
                     Ask::Fetch(request) => coordinator.fetch_offsets(&call, &request),
                 }

@@ -1,0 +1,73 @@
+//! A classic group that makes way for one of the consumer protocol, or comes in its place.
+
+use super::coordinator::Env;
+use super::error::GroupError;
+use super::group::Group;
+use super::member::JoinWait;
+use super::rebalance::pending_bytes;
+use super::record::GroupValue;
+use super::timers::Alarm;
+use super::{StrBytes, Token};
+
+/// What is left of a classic group that was taken away where nobody could be told.
+#[derive(Debug, Default)]
+pub(super) struct LeftBehind {
+    alarms: Vec<Alarm>,
+    joins: Vec<(StrBytes, JoinWait)>,
+    syncs: Vec<Token>,
+}
+
+impl Group {
+    /// Puts `value` in the place of what there is of the classic protocol, and returns that; none is nothing.
+    /// [`Group::settle_classic`] follows.
+    pub(super) fn swap_classic(
+        &mut self,
+        value: Option<Box<GroupValue>>,
+    ) -> Option<Box<GroupValue>> {
+        let is_something = self.is_stored || self.members().len() > 0;
+        let before = is_something.then(|| Box::new(self.value(|member| member.assignment.clone())));
+        for (id, alarm) in std::mem::take(&mut self.pending) {
+            self.discharge(pending_bytes(&id));
+            self.left.alarms.push(alarm);
+        }
+        for id in self.member_ids() {
+            if let Some(member) = self.remove_member(&id) {
+                self.left.alarms.push(member.session);
+                self.left.joins.extend(member.join.map(|join| (id, join)));
+                self.left.syncs.extend(member.sync);
+            }
+        }
+        let phases = [&mut self.join_phase, &mut self.sync_phase];
+        self.left.alarms.extend(phases.map(std::mem::take));
+        self.initial_delay = None;
+        match value {
+            Some(value) => self.restore(*value),
+            None => self.unstore(),
+        }
+        before
+    }
+
+    /// Cancels and answers what a classic group that was taken away has left: its members are to join again.
+    pub(super) fn settle_classic(&mut self, env: &mut Env<'_>, error: GroupError) {
+        let left = std::mem::take(&mut self.left);
+        for mut alarm in left.alarms {
+            env.timers.cancel(&mut alarm);
+        }
+        for (id, join) in left.joins {
+            env.out.join_error(join, &id, error);
+        }
+        for token in left.syncs {
+            env.out.sync_error(token, error);
+        }
+    }
+
+    /// Goes on with a classic group that has come back: its members are to join again.
+    pub(super) fn resume_classic(&mut self, env: &mut Env<'_>) {
+        for id in self.member_ids() {
+            self.renew_session(env, &id);
+        }
+        if self.members().len() > 0 {
+            self.prepare(env);
+        }
+    }
+}
