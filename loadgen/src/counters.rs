@@ -175,6 +175,12 @@ fn process(pid: &str) -> Option<ProcessCounters> {
     Some(counters)
 }
 
+/// Resident memory of a process in bytes; `None` if it is gone.
+pub(crate) fn resident_bytes(pid: u32) -> Option<u64> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    Some(field(&status, "VmRSS:")? * 1024)
+}
+
 /// Fields 14 and 15, counted after the command's name, which may itself hold spaces and parentheses.
 fn parse_stat(stat: &str, ticks_per_second: u64) -> Option<ProcessCounters> {
     let mut fields = stat

@@ -3,11 +3,15 @@
 use std::io::{self, Write};
 use std::process::ExitCode;
 use std::sync::atomic::AtomicBool;
+use std::time::Duration;
 
 use clap::Parser;
-use ringlog_load::cli::{CheckCommand, Cli, Command, NullSinkCommand, Request, sweep};
+use ringlog_load::cli::{
+    CheckCommand, CheckCommitsCommand, Cli, Command, CommitsCommand, NullSinkCommand, Request,
+    sweep,
+};
 use ringlog_load::null_sink::{Discard, NullSink};
-use ringlog_load::{check, claims, report, run};
+use ringlog_load::{check, claims, commits, report, run};
 
 /// Errors came or a check failed.
 const FOUND_FAULTS: u8 = 1;
@@ -22,6 +26,8 @@ fn main() -> ExitCode {
             well
         }),
         Command::Check(command) => run_check(command),
+        Command::Commits(command) => run_commits(command),
+        Command::CheckCommits(command) => run_check_commits(command),
         Command::Claims(command) => claims::command::run(command)
             .map(|text| {
                 print(&text);
@@ -66,6 +72,27 @@ fn run_check(command: &CheckCommand) -> Result<bool, String> {
         false => report::check_table(&result),
     });
     Ok(result.is_clean())
+}
+
+fn run_commits(command: &CommitsCommand) -> Result<bool, String> {
+    let options = command.options()?;
+    let result = commits::run(&options).map_err(|error| error.to_string())?;
+    print(&match command.json {
+        true => commits::report::json(&options, &result).to_string(),
+        false => commits::report::table(&options, &result),
+    });
+    Ok(result.is_well(command.tolerate_errors))
+}
+
+fn run_check_commits(command: &CheckCommitsCommand) -> Result<bool, String> {
+    let patience = Duration::from_secs_f64(command.patience);
+    let restored = commits::check::check(&command.book, &command.bootstrap, patience)
+        .map_err(|error| error.to_string())?;
+    print(&match command.json {
+        true => commits::report::check_json(&restored).to_string(),
+        false => commits::report::check_table(&restored),
+    });
+    Ok(restored.is_clean())
 }
 
 fn run_null_sink(command: &NullSinkCommand) -> Result<bool, String> {

@@ -16,7 +16,9 @@ pub const SCHEMA: u32 = 1;
 /// Whether a run counts as good: every check passed, all was read, and no error came or errors are tolerated.
 #[must_use]
 pub fn is_well(result: &RunResult, tolerate_errors: bool) -> bool {
-    !result.verify_failed() && result.complete() && (tolerate_errors || result.error_count() == 0)
+    let idle = result.idle.as_ref();
+    let errors = result.error_count() + idle.map_or(0, |idle| idle.closed_by_broker as u64);
+    !result.verify_failed() && result.complete() && (tolerate_errors || errors == 0)
 }
 
 /// The JSON object of a run.
@@ -57,9 +59,20 @@ pub fn json(options: &RunOptions, result: &RunResult) -> Value {
             "acked_but_not_read": result.acked_but_not_read(),
             "passed": !result.verify_failed(),
         })),
+        "idle": idle_json(result),
         "usage": result.usage,
         "errors_total": result.error_count(),
     })
+}
+
+/// What silent connections took, or null without any.
+fn idle_json(result: &RunResult) -> Value {
+    let Some(idle) = &result.idle else {
+        return Value::Null;
+    };
+    let mut value = json!(idle);
+    value["server_bytes_per_connection"] = json!(idle.bytes_per_connection());
+    value
 }
 
 fn parameters(options: &RunOptions) -> Value {
@@ -69,6 +82,7 @@ fn parameters(options: &RunOptions) -> Value {
         "consume": options.consume,
         "warmup_s": options.warmup.as_secs_f64(),
         "duration_s": options.duration.as_secs_f64(),
+        "idle_connections": options.idle_connections,
         "server_pids": options.server_pids,
         "cpus": options.cpus,
     })
@@ -163,11 +177,11 @@ fn transaction_lines(out: &mut String, result: &RunResult, produce: &RoleResult)
     }
 }
 
-fn switches(process: &ProcessCounters) -> f64 {
+pub(crate) fn switches(process: &ProcessCounters) -> f64 {
     (process.voluntary_switches + process.involuntary_switches) as f64
 }
 
-fn ratio(above: f64, below: f64) -> Option<f64> {
+pub(crate) fn ratio(above: f64, below: f64) -> Option<f64> {
     (below > 0.0).then(|| above / below)
 }
 
@@ -219,6 +233,7 @@ pub fn table(options: &RunOptions, result: &RunResult) -> String {
         }
     }
     verify_lines(&mut out, result);
+    idle_lines(&mut out, result);
     usage_lines(&mut out, result);
     let _ = write!(out, "  errors      {}", result.error_count());
     out
@@ -256,7 +271,7 @@ fn role_lines(out: &mut String, name: &str, latency: &str, role: &RoleResult, re
     error_lines(out, &role.total.errors);
 }
 
-fn latency_line(out: &mut String, name: &str, latency: &LatencyUs) {
+pub(crate) fn latency_line(out: &mut String, name: &str, latency: &LatencyUs) {
     let _ = writeln!(
         out,
         "    {name:<10} us  p50 {:.0}  p90 {:.0}  p99 {:.0}  p99.9 {:.0}  max {:.0}  mean {:.0}",
@@ -264,7 +279,7 @@ fn latency_line(out: &mut String, name: &str, latency: &LatencyUs) {
     );
 }
 
-fn error_lines(out: &mut String, errors: &ErrorCounts) {
+pub(crate) fn error_lines(out: &mut String, errors: &ErrorCounts) {
     for (name, count) in errors {
         let _ = writeln!(out, "    {count} x {name}");
     }
@@ -292,6 +307,30 @@ fn verify_lines(out: &mut String, result: &RunResult) {
     if let Some(unread @ 1..) = result.acked_but_not_read() {
         let _ = writeln!(out, "    {unread} acked records were not read");
     }
+}
+
+fn idle_lines(out: &mut String, result: &RunResult) {
+    let Some(idle) = &result.idle else {
+        return;
+    };
+    let _ = write!(
+        out,
+        "  idle        {} connections, made in {:.2} s, {} closed by the broker",
+        idle.connections, idle.open_s, idle.closed_by_broker
+    );
+    if let (Some(bytes), Some(before), Some(with)) =
+        (idle.bytes_per_connection(), idle.before, idle.with)
+    {
+        let _ = write!(
+            out,
+            "; server: {bytes:.0} bytes each ({:.1} MiB before, {:.1} with them), {} open files ({} before)",
+            before.resident_bytes as f64 / f64::from(1 << 20),
+            with.resident_bytes as f64 / f64::from(1 << 20),
+            with.descriptors,
+            before.descriptors,
+        );
+    }
+    out.push('\n');
 }
 
 fn usage_lines(out: &mut String, result: &RunResult) {

@@ -16,7 +16,9 @@ use crate::cluster::{ClusterError, ClusterHandle, Edge, TopicSpec};
 use crate::consumer::{self, ConsumeOptions, Consumer, From as StartAt, Until};
 use crate::coordinator::TransactionOptions;
 use crate::counters::{Sample, Usage};
+use crate::descriptors::{self, TooFew};
 use crate::hist_log::HistogramLog;
+use crate::idle::{IdleConnections, IdleError, IdleResult};
 use crate::payload::SplitMix64;
 use crate::producer::{ProduceOptions, Producer};
 use crate::progress::Progress;
@@ -58,6 +60,8 @@ pub struct RunOptions {
     pub progress: bool,
     /// Whether the topics are deleted at the end.
     pub delete_topics: bool,
+    /// Connections that stay silent beside the load.
+    pub idle_connections: usize,
 }
 
 /// Why a run did not take place or broke off.
@@ -69,6 +73,12 @@ pub enum RunError {
     /// A request outside the load.
     #[error(transparent)]
     Control(#[from] ControlError),
+    /// The limit of open files.
+    #[error(transparent)]
+    Descriptors(#[from] TooFew),
+    /// Connections that stay silent.
+    #[error(transparent)]
+    Idle(#[from] IdleError),
     /// Records.
     #[error(transparent)]
     Template(#[from] TemplateError),
@@ -124,6 +134,8 @@ pub struct RunResult {
     pub compression_ratio: Option<f64>,
     /// How producers did transactions, with what was left to the broker filled in.
     pub transactions: Option<TransactionOptions>,
+    /// Connections that stayed silent beside the load, if any were asked for.
+    pub idle: Option<IdleResult>,
     /// Brokers that lead a partition.
     pub leaders: usize,
     /// Partitions of all topics.
@@ -186,6 +198,7 @@ impl RunResult {
 /// # Errors
 /// [`RunError`]. Errors of single requests are counted in the result instead.
 pub fn run(options: &RunOptions) -> Result<RunResult, RunError> {
+    descriptors::ensure(connections(options), "connections")?;
     let ring = match &options.produce {
         Some(produce) => Some(Arc::new(TemplateRing::new(
             &produce.payload,
@@ -213,6 +226,10 @@ pub fn run(options: &RunOptions) -> Result<RunResult, RunError> {
     let options = &options;
     let view = cluster.current();
     let consume = consume_plan(options, &cluster, run_id)?;
+    let idle = match options.idle_connections {
+        0 => None,
+        count => Some(IdleConnections::open(&view, count, &options.server_pids)?),
+    };
     let schedule = Schedule::new(
         Instant::now() + START_DELAY,
         options.warmup,
@@ -270,10 +287,26 @@ pub fn run(options: &RunOptions) -> Result<RunResult, RunError> {
             .map_or(String::new(), |path| path.display().to_string());
         return Err(RunError::File { path, source });
     }
+    result.idle = idle.map(IdleConnections::finish);
     if options.delete_topics {
         cluster.delete_topics()?;
     }
     Ok(result)
+}
+
+/// Connections that a run makes, about: how many brokers there are is not known yet.
+fn connections(options: &RunOptions) -> usize {
+    let producing = options.produce.as_ref().map_or(0, |produce| {
+        // A transactional producer has a second one, to its coordinator.
+        let each = 1 + usize::from(produce.transactions.is_some());
+        produce.connections.saturating_mul(each)
+    });
+    let consuming = options
+        .consume
+        .as_ref()
+        .map_or(0, |consume| consume.connections);
+    let load = producing.saturating_add(consuming);
+    load.saturating_add(options.idle_connections)
 }
 
 struct ConsumePlan {

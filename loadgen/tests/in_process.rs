@@ -184,6 +184,28 @@ fn a_closed_loop_counts_what_the_sink_took() {
 }
 
 #[test]
+fn silent_connections_stay_open_beside_the_load() {
+    let server = Server::start(Discard::new(10, 100));
+    let pid = std::process::id();
+    let result = server.run(&format!(
+        "produce -t idle --warmup 0 -d 0.3 --batch-records 1 --idle-connections 300 --server-pid {pid}"
+    ));
+    let idle = result.idle.as_ref().unwrap();
+    assert_eq!((idle.connections, idle.closed_by_broker), (300, 0));
+    // Both ends of each are this process's.
+    let (before, with) = (idle.before.unwrap(), idle.with.unwrap());
+    assert!(with.descriptors >= before.descriptors + 600);
+    assert!(report::is_well(&result, false));
+    assert!(result.produce.unwrap().measured.records > 0);
+    assert!(
+        server
+            .run("produce -t idle --warmup 0 -d 0.1")
+            .idle
+            .is_none()
+    );
+}
+
+#[test]
 fn batches_of_every_size_arrive_whole() {
     // The store checks every batch's checksum and length.
     for (bytes, codec) in [

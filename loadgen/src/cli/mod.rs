@@ -1,5 +1,6 @@
 //! The command line.
 
+mod commits;
 mod request;
 pub mod sweep;
 
@@ -9,6 +10,7 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use ringlog_engine::batch::Compression;
 
+pub use commits::{CheckCommitsCommand, CommitsCommand};
 pub use request::Request;
 
 use crate::claims::command::ClaimsCommand;
@@ -52,6 +54,10 @@ Examples:
   Is every acked record there after a crash?
     ringlog-load produce -b 127.0.0.1:9092 --verify --ack-log acks --tolerate-errors
     ringlog-load check --ack-log acks
+  5,000 groups that commit offsets every second (more in `commits --help`):
+    ringlog-load commits -b 127.0.0.1:9092 --groups 5000 --interval 1
+  2,000 connections at work beside 10,000 that are silent, and what the server takes for each of those:
+    ringlog-load produce -b 127.0.0.1:9092 --partitions 16 --connections 2000 --batch-records 1 --idle-connections 10000
   Flat in partitions? One line for each, three times over:
     ringlog-load sweep --vary partitions=1,16,1000 --repeat 3 -- produce -b 127.0.0.1:9092 --batch-bytes 16384
   Which of the documents' claims hold here, in eight minutes?
@@ -73,6 +79,10 @@ pub enum Command {
     E2e(EndToEndCommand),
     /// Send and read at the same time
     Mixed(MixedCommand),
+    /// Commit offsets of many groups at a steady rate
+    Commits(CommitsCommand),
+    /// Read back what `commits` committed, from a broker that may have been killed
+    CheckCommits(CheckCommitsCommand),
     /// Repeat a run over lists of parameters
     Sweep(sweep::SweepCommand),
     /// Read a run's topics back and check them against its ack log
@@ -275,6 +285,10 @@ pub struct Produce {
     /// Open loop: poll rather than sleep for the last so many microseconds before a send
     #[arg(long, default_value_t = 0)]
     pub spin_us: u64,
+    /// Connections that are made first, ask for the broker's versions, and stay silent beside the load. With --server-pid
+    /// the report says what memory the server has taken for each
+    #[arg(long, default_value_t = 0, value_name = "N")]
+    pub idle_connections: usize,
     /// Write every acked batch to this file, for `check` (implies stamped records)
     #[arg(long, value_name = "FILE")]
     pub ack_log: Option<PathBuf>,

@@ -24,7 +24,9 @@ impl Command {
             Self::Consume(command) => command.request()?,
             Self::E2e(command) => command.request()?,
             Self::Mixed(command) => command.request()?,
-            Self::Sweep(_)
+            Self::Commits(_)
+            | Self::CheckCommits(_)
+            | Self::Sweep(_)
             | Self::Check(_)
             | Self::Claims(_)
             | Self::Store(_)
@@ -43,9 +45,9 @@ impl Common {
         produce: Option<(ProduceOptions, &Produce)>,
         consume: Option<ConsumeOptions>,
     ) -> Request {
-        let ack_log = produce
-            .as_ref()
-            .and_then(|(_, arguments)| arguments.ack_log.clone());
+        let arguments = produce.as_ref().map(|(_, arguments)| *arguments);
+        let ack_log = arguments.and_then(|arguments| arguments.ack_log.clone());
+        let idle_connections = arguments.map_or(0, |arguments| arguments.idle_connections);
         Request {
             options: RunOptions {
                 command: command.to_owned(),
@@ -68,6 +70,7 @@ impl Common {
                 run_id: self.run_id,
                 progress: !self.json,
                 delete_topics: self.delete_topics,
+                idle_connections,
             },
             json: self.json,
             tolerate_errors: self.tolerate_errors,

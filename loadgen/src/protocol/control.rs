@@ -179,6 +179,20 @@ impl ControlClient {
         self.receive(&sent)
     }
 
+    /// The same in just this version.
+    ///
+    /// # Errors
+    /// [`ControlError`].
+    pub fn call_at<R>(&mut self, request: &R, version: i16) -> Result<R::Response, ControlError>
+    where
+        R: RequestResponsePair,
+    {
+        if !self.speaks(R::API_KEY.value(), version) {
+            return Err(self.not_spoken::<R>());
+        }
+        self.call(request, version)
+    }
+
     /// Sends a request in the highest version both sides speak, at most `version_max`. Its answer is to be received
     /// after those of the requests before it, unless there is none (Produce with acks 0).
     ///
@@ -193,12 +207,7 @@ impl ControlClient {
             .map(|&(low, high)| (low, high.min(version_max)))
             .filter(|&(low, version)| low <= version && R::supports(ApiVersion::new(version)))
             .map(|(_, version)| ApiVersion::new(version))
-            .ok_or_else(|| ControlError::Version {
-                address: self.address.clone(),
-                api: R::NAME,
-                offered: offered
-                    .map_or_else(|| "none".into(), |(low, high)| format!("{low} to {high}")),
-            })?;
+            .ok_or_else(|| self.not_spoken::<R>())?;
         self.correlation = self.correlation.wrapping_add(1);
         let frame = encode_as(self.client_id, self.correlation, request, version.value()).map_err(
             |source| ControlError::Encode {
@@ -247,6 +256,22 @@ impl ControlClient {
         Ok(features
             .find(|feature| feature.name.as_str() == name)
             .map_or(0, |feature| feature.max_version_level))
+    }
+
+    fn not_spoken<R: RequestResponsePair>(&self) -> ControlError {
+        let offered = self.versions.get(&R::API_KEY.value());
+        ControlError::Version {
+            address: self.address.clone(),
+            api: R::NAME,
+            offered: offered
+                .map_or_else(|| "none".into(), |(low, high)| format!("{low} to {high}")),
+        }
+    }
+
+    /// Gives the connection away: nothing is under way on it.
+    #[must_use]
+    pub fn into_stream(self) -> TcpStream {
+        self.stream
     }
 
     fn io(&self, source: io::Error) -> ControlError {

@@ -1,5 +1,7 @@
 //! Names of Kafka's error codes. Source: org.apache.kafka.common.protocol.Errors.
 
+/// Something went wrong that has no name.
+pub const UNKNOWN_SERVER_ERROR: i16 = -1;
 /// The transaction before this one is not quite over: ask again.
 pub const CONCURRENT_TRANSACTIONS: i16 = 51;
 /// A batch before this one of its producer did not get in.
