@@ -214,6 +214,7 @@ impl Server {
         let crowded = self.conns.unsent() >= self.env.config.response_bytes_max;
         let mut close = Vec::new();
         for (id, conn) in self.conns.iter_mut() {
+            conn.rest();
             let silent_ns = cx.now.mono_ns.saturating_sub(conn.last_active_ns);
             let still_ns = conn.still_ns(cx.now.mono_ns);
             let why = if starving && conn.filling && silent_ns > stalled_ns {

@@ -144,6 +144,16 @@ impl Conn {
         self.slots.is_empty() && self.unsent() == 0
     }
 
+    /// Gives back what the buffers of a connection hold that has nothing under way. The buffer of a large response would
+    /// otherwise stay as long as its client does, however silent that is.
+    pub(crate) fn rest(&mut self) {
+        if self.is_idle() && self.input.is_empty() && !self.filling && self.charged == 0 {
+            self.input = BytesMut::new();
+            self.output = BytesMut::new();
+            self.slots = VecDeque::new();
+        }
+    }
+
     fn slot(&mut self, number: u64) -> Option<&mut Slot> {
         let at = number.checked_sub(self.first_slot)?;
         self.slots.get_mut(usize::try_from(at).ok()?)
@@ -491,5 +501,40 @@ mod tests {
         assert_eq!(conns.unsent(), 4);
         conns.remove(id);
         assert_eq!(conns.unsent(), 0);
+    }
+
+    #[test]
+    fn a_silent_connection_keeps_no_buffers_and_a_busy_one_all() {
+        let (mut conns, mut net) = (Conns::default(), Net::default());
+        let id = ConnId(1);
+        conns.open(id, ([127, 0, 0, 1], 9).into(), 0);
+        let kept = |conns: &mut Conns| {
+            let conn = conns.get(id).expect("open");
+            conn.rest();
+            (
+                conn.input.capacity(),
+                conn.output.capacity(),
+                conn.slots.capacity(),
+            )
+        };
+        let large = begin(&mut conns, id, 1);
+        put(&mut conns, large, true, &[7; 100_000]);
+        assert!(kept(&mut conns).1 >= 100_000, "not sent yet");
+        conns.flush(id, &mut net);
+        assert_eq!(sent(&mut net)[0].len(), 100_000);
+        assert!(kept(&mut conns).2 > 0, "the client has not taken it yet");
+        conns.on_sent(id, 100_000, |_| panic!("no files"));
+        conns
+            .get(id)
+            .expect("open")
+            .input
+            .extend_from_slice(b"half a req");
+        assert!(kept(&mut conns).0 >= 10, "a request is arriving");
+        conns.get(id).expect("open").input.clear();
+        assert_eq!(kept(&mut conns), (0, 0, 0));
+        let next = begin(&mut conns, id, 2);
+        put(&mut conns, next, true, b"next");
+        conns.flush(id, &mut net);
+        assert_eq!(sent(&mut net), [b"next"]);
     }
 }

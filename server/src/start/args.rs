@@ -172,9 +172,13 @@ impl Args {
         Ok(shards)
     }
 
-    /// What the host must have.
-    pub(super) fn host_needs(&self, shards: u32) -> PreflightOptions {
+    /// What the host must have. Connections that were asked for must fit; of the default's number, as many as may be open.
+    pub(super) fn host_needs(&self, shards: u32, config: &Config) -> PreflightOptions {
         PreflightOptions {
+            descriptors_min: match config.is_set("max.connections") {
+                true => descriptors_wanted(shards, config),
+                false => PreflightOptions::default().descriptors_min,
+            },
             any_file_system: self.any_file_system,
             // Journals are written in full before they are used, and as much is held for their way to segments. Once they
             // are there, a full disk is no reason not to start: what is stored can be read, and records be deleted.
@@ -183,7 +187,6 @@ impl Args {
             } else {
                 (2 * self.journal_bytes + (64 << 20)).saturating_mul(u64::from(shards))
             },
-            ..PreflightOptions::default()
         }
     }
 
@@ -226,6 +229,12 @@ impl Args {
     }
 }
 
+/// Open files of all shards with as many connections as they serve.
+pub(super) fn descriptors_wanted(shards: u32, config: &Config) -> u64 {
+    let connections = (config.connections_max as u64).saturating_mul(u64::from(shards));
+    connections.saturating_add(PreflightOptions::default().descriptors_min)
+}
+
 /// Whether an earlier run has made journals in this data directory.
 fn has_journals(data: &Path) -> bool {
     std::fs::read_dir(data.join(journal_dir(0))).is_ok_and(|mut files| files.next().is_some())
@@ -246,11 +255,21 @@ mod tests {
             "--journal-bytes",
             "67108864",
         ]);
-        assert_eq!(args.host_needs(2).free_bytes_min, 2 * (192 << 20));
+        let config = Config::default();
+        assert_eq!(args.host_needs(2, &config).free_bytes_min, 2 * (192 << 20));
         let journals = data.path().join(journal_dir(0));
         std::fs::create_dir_all(&journals).expect("a folder");
-        assert_eq!(args.host_needs(2).free_bytes_min, 2 * (192 << 20));
+        assert_eq!(args.host_needs(2, &config).free_bytes_min, 2 * (192 << 20));
         std::fs::write(journals.join("0-67108864"), b"").expect("a file");
-        assert_eq!(args.host_needs(2).free_bytes_min, 0);
+        assert_eq!(args.host_needs(2, &config).free_bytes_min, 0);
+    }
+
+    #[test]
+    fn connections_that_were_asked_for_must_fit_into_the_limit_of_open_files() {
+        let args = Args::parse_from(["ringlog-server", "--data", "nowhere"]);
+        let mut config = Config::default();
+        assert_eq!(args.host_needs(2, &config).descriptors_min, 512);
+        config.set("max.connections", "12000").expect("a number");
+        assert_eq!(args.host_needs(2, &config).descriptors_min, 24_512);
     }
 }

@@ -67,6 +67,9 @@ impl StartError {
             | PreflightError::NoDirectIo { .. }
             | PreflightError::FileSystem { .. }
             | PreflightError::DiskFull { .. } => Self::Directory(line),
+            PreflightError::Descriptors { .. } => {
+                Self::Host(format!("{line}, or set a smaller max.connections"))
+            }
             _ => Self::Host(line),
         }
     }

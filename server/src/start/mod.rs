@@ -58,7 +58,8 @@ pub fn run(args: &Args) -> Result<(), StartError> {
     args.refuse_what_is_missing(&config)?;
     data_dir::prepare(&args.data)?;
     // The directory stays locked as long as this lives.
-    let host = preflight(&args.data, &args.host_needs(shards)).map_err(StartError::preflight)?;
+    let needs = args.host_needs(shards, &config);
+    let host = preflight(&args.data, &needs).map_err(StartError::preflight)?;
     tracing::info!(
         kernel = host.kernel,
         file_system = host.file_system,
@@ -66,6 +67,15 @@ pub fn run(args: &Args) -> Result<(), StartError> {
         descriptors = host.descriptors,
         "host checked"
     );
+    let wanted = args::descriptors_wanted(shards, &config);
+    if host.descriptors < wanted {
+        tracing::warn!(
+            "{} files may be open, fewer than {wanted} for max.connections={} on each of {shards} shards: beyond that clients wait; \
+             raise the hard limit (ulimit -Hn) or set a smaller max.connections",
+            host.descriptors,
+            config.connections_max
+        );
+    }
     if args.check {
         println!(
             "ringlog: settings, host and {} are fine",
