@@ -77,25 +77,26 @@ class Bench:
         return side
 
     @contextlib.contextmanager
-    def brokers(self, ringlog_options=(), names=("ringlog", "kafka-fsync", "kafka")):
-        """Starts the sides empty and warms them up; stops them and removes their data at the end."""
+    def brokers(self, ringlog_options=(), names=("ringlog", "kafka-fsync", "kafka"), kafka_extra=None, warm_up=True):
+        """Starts the sides empty and warms them up; stops them and removes their data at the end. `kafka_extra` are settings of
+        Kafka's broker."""
         with contextlib.ExitStack() as cleaning:
             sides = []
             for name in names:
-                side = self._broker(name, ringlog_options)
+                side = self._broker(name, ringlog_options, kafka_extra)
                 if side:
                     sides.append(side)
                     cleaning.callback(shutil.rmtree, side.data, ignore_errors=True)
                     cleaning.callback(side.stop)
-            for side in sides:
+            for side in sides if warm_up else ():
                 self._warm_up(side)
             yield sides
 
-    def _broker(self, name, ringlog_options):
+    def _broker(self, name, ringlog_options, kafka_extra):
         if name.startswith("kafka"):
             if not self.kafka_there:
                 return None
-            side = Kafka(name, self.folder, self.server_cores, fsync=name.endswith("fsync"))
+            side = Kafka(name, self.folder, self.server_cores, fsync=name.endswith("fsync"), extra=kafka_extra)
             shutil.rmtree(side.data, ignore_errors=True)
             side.start()
         else:
@@ -201,8 +202,8 @@ class Bench:
                 self.raw_disk(f"{case} (raw disk, {mode})", repeat,
                               ("read", "--mode", mode, "--block", "1MiB", "--depth", 4, "--file", f"{size >> 20}MiB"))
 
-    def record(self, case, side, repeat, result, settings="", note="", counted=None, calls_per_s=None):
-        """Keeps a run of the load generator."""
+    def record(self, case, side, repeat, result, settings="", note="", counted=None, calls_per_s=None, more=None):
+        """Keeps a run of the load generator, and `more` figures."""
         role = result.get("produce") or result["consume"]
         server = role.get("server") or {}
         latency = (result.get("consume") or {}).get("end_to_end_us") or role["latency_us"]
@@ -219,6 +220,7 @@ class Bench:
             figures.update(self._from_counters(side, *counted))
         if calls_per_s is not None:
             figures["syscalls_per_ack"] = calls_per_s / role["requests_per_s"]
+        figures.update(more or {})
         if result["errors_total"]:
             note = f"{note}; " * bool(note) + f"{result['errors_total']} errors"
         self._keep(case, side.name, repeat, figures, settings, note, {"load": result, "counters": counted})
@@ -241,9 +243,9 @@ class Bench:
             figures["syscalls_per_ack"] = (since("enters") + since("other_calls")) / since("batches")
         return figures
 
-    def record_figures(self, case, side, repeat, figures, note=""):
-        """Keeps figures that are not the load generator's."""
-        self._keep(case, side.name, repeat, figures, "", note, {})
+    def record_figures(self, case, side, repeat, figures, note="", settings="", raw=None):
+        """Keeps figures that are not those of `ringlog-load produce` and its like."""
+        self._keep(case, side.name, repeat, figures, settings, note, raw or {})
 
     def _keep(self, case, side, repeat, figures, settings, note, raw):
         self.runs.append({

@@ -5,7 +5,10 @@ import threading
 import time
 
 import bench_host as host
+from bench_commits import commits
 from bench_compaction import compaction
+from bench_connections import connections
+from bench_groups import groups
 from bench_sides import folder_bytes
 from process import Failure
 
@@ -210,7 +213,8 @@ def restart(bench):
 
 ITEMS = {
     "partitions": partitions, "small": small, "large": large, "many": many, "cold": cold, "e2e": e2e,
-    "restart": restart, "drivers": drivers, "compaction": compaction,
+    "restart": restart, "drivers": drivers, "compaction": compaction, "groups": groups, "commits": commits,
+    "connections": connections,
 }
 
 

@@ -7,18 +7,30 @@ import bench_host as host
 
 # Figures in the order of the table: (name, title, format).
 FIGURES = (
+    ("first_balance_s", "first balance s", "{:.2f}"),
+    ("leave_s", "balance after one left s", "{:.2f}"),
+    ("crash_s", "balance after a crash s", "{:.2f}"),
+    ("crash_after_session_s", "the same less the session timeout s", "{:.2f}"),
+    ("group_cpu_s", "server CPU s until the first balance", "{:.2f}"),
     ("acks_per_s", "acks/s", "{:,.0f}"),
+    ("commits_per_s", "commits/s", "{:,.0f}"),
     ("records_per_s", "records/s", "{:,.0f}"),
     ("mb_per_s", "MB/s", "{:,.1f}"),
     ("p50_us", "p50 µs", "{:,.0f}"),
     ("p99_us", "p99 µs", "{:,.0f}"),
     ("cpu_s_per_gb", "server CPU s/GB", "{:.2f}"),
     ("cpu_s_per_million", "server CPU s per million acks", "{:.2f}"),
+    ("cores", "server cores", "{:.3f}"),
+    ("cpu_us_per_commit", "server CPU µs per commit", "{:.1f}"),
+    ("written_per_commit", "bytes written per commit", "{:,.0f}"),
     ("written_per_byte", "bytes written per byte", "{:.2f}"),
     ("syscalls_per_ack", "system calls per ack", "{:.2f}"),
     ("journals_ingested", "window / (journal + tail memory)", "{:.1f}"),
     ("backlog_growth_mb", "backlog growth MB", "{:.1f}"),
     ("ready_s", "start to ready s", "{:.3f}"),
+    ("served_s", "ready to all groups served s", "{:.3f}"),
+    ("bytes_per_connection", "server bytes per silent connection", "{:,.0f}"),
+    ("descriptors", "server's open files", "{:,.0f}"),
     ("idle_cpu_percent", "idle CPU %", "{:.2f}"),
     ("resident_mib", "resident MiB", "{:,.0f}"),
     ("stored_gb", "stored GB", "{:.2f}"),
@@ -27,8 +39,13 @@ FIGURES = (
     ("resident_growth_mib", "more than before MiB", "{:,.0f}"),
 )
 # In these, less is better: their ratio is the other side's over ringlog's.
-LESS_IS_BETTER = {"p50_us", "p99_us", "cpu_s_per_gb"}
-RATIOS = ("acks_per_s", "mb_per_s", "p50_us", "p99_us")
+LESS_IS_BETTER = {
+    "p50_us", "p99_us", "cpu_s_per_gb", "first_balance_s", "leave_s", "crash_s", "cores", "served_s", "bytes_per_connection",
+}
+RATIOS = (
+    "acks_per_s", "mb_per_s", "p50_us", "p99_us", "first_balance_s", "leave_s", "crash_s", "cores", "served_s",
+    "bytes_per_connection",
+)
 
 
 def spread(values):

@@ -106,8 +106,9 @@ class Kafka:
     # Deleted topics make room at once instead of after a minute.
     EXTRA = {"log.segment.delete.delay.ms": "1000", "num.io.threads": "8", "num.network.threads": "3"}
 
-    def __init__(self, name, folder, cores, fsync, heap="1g"):
+    def __init__(self, name, folder, cores, fsync, heap="1g", extra=None):
         self.name, self.folder, self.cores, self.fsync, self.heap = name, folder, cores, fsync, heap
+        self.extra = {**self.EXTRA, **(extra or {})}
         self.peer = kafka.Peer(f"bench-{name}")
         self.data = folder / name
         self.durability = "fsync" if fsync else "page cache"
@@ -115,7 +116,8 @@ class Kafka:
     def describe(self):
         """The settings that belong beside its numbers."""
         flush = "fsync before every ack (log.flush.interval.messages=1)" if self.fsync else "no fsync before an ack"
-        return f"Apache Kafka {kafka.version()}, {flush}, heap {self.heap}"
+        more = "".join(f", {name}={value}" for name, value in self.extra.items() if name not in self.EXTRA)
+        return f"Apache Kafka {kafka.version()}, {flush}, heap {self.heap}{more}"
 
     def start(self):
         """Starts it in its folder."""
@@ -123,7 +125,7 @@ class Kafka:
         begun = time.monotonic()
         self.data.mkdir(parents=True, exist_ok=True)
         with host.pinned(self.cores):
-            state = self.peer.start(data=self.data, fsync=self.fsync, heap=self.heap, extra=self.EXTRA)
+            state = self.peer.start(data=self.data, fsync=self.fsync, heap=self.heap, extra=self.extra)
         self.pid, self.bootstrap = state["pid"], f"127.0.0.1:{state['port']}"
         return time.monotonic() - begun
 
@@ -177,18 +179,26 @@ class Load:
         if process.returncode == 2:
             raise Failure(f"the load generator could not run: {last_line(self.log)}")
         result = json.loads(output)
-        roles = [result[role] for role in ("produce", "consume") if result.get(role)]
-        errors = {name: count for role in roles for name, count in role["errors"].items()}
-        limit = max(200, ERROR_SHARE_MAX * sum(role["requests"] for role in roles))
-        if process.returncode != 0 or sum(errors.values()) > limit:
+        errors, requests = errors_of(result)
+        if process.returncode != 0 or sum(errors.values()) > max(200, ERROR_SHARE_MAX * requests):
             raise Failure(f"the run had errors: {errors or 'none'}, check: {result.get('verify')}")
-        if any(role["records"] == 0 for role in roles):
+        if requests == 0:
             raise Failure(f"nothing was done in the window (errors: {errors or 'none'})")
         return result
 
     def run(self, side, verb, *options, timeout_s=900):
         """One run from begin to end."""
         return self.end(self.begin(side, verb, *options), timeout_s)
+
+
+def errors_of(result):
+    """(errors by name, requests) of a run; no requests if a side of it did nothing."""
+    if result["command"] == "commits":
+        # What a broker that was killed on purpose left unanswered is no error.
+        return {} if result["broken"] else result["commits"]["errors"], result["commits"]["total"]
+    roles = [result[role] for role in ("produce", "consume") if result.get(role)]
+    errors = {name: count for role in roles for name, count in role["errors"].items()}
+    return errors, 0 if any(role["records"] == 0 for role in roles) else sum(role["requests"] for role in roles)
 
 
 class Disk:

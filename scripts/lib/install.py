@@ -137,6 +137,18 @@ def java_classes():
     return f"{_once(CACHE / 'java' / 'classes', inputs, build)}:{folder}/*"
 
 
+def group_members():
+    """The class path of the program with many consumers, and of Kafka's client."""
+    folder = kafka_jars()
+    source = CLIENTS / "groups" / "GroupMembers.java"
+
+    def build(target):
+        compiler = apt("javac", "default-jdk-headless")
+        _attempt("the consumers' program", [compiler, "-cp", f"{folder}/*", "-d", target, source])
+
+    return f"{_once(CACHE / 'groups', source.read_text() + pom_version('kafka'), build)}:{folder}/*"
+
+
 def pom_version(name):
     """The version that compat.d/<name>/pom.xml names."""
     return re.search(r"<(?:peer|kafka).version>([^<]+)<", (CLIENTS / name / "pom.xml").read_text()).group(1)
