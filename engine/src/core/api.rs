@@ -114,8 +114,13 @@ pub struct KeptCodec {
 pub enum Durability {
     /// After `fdatasync` returned: survives power loss.
     Fsync,
-    /// After the write completed: survives the process, not power loss. For comparison.
+    /// After the write completed: survives the process, not power loss, which takes back what no checkpoint speaks of. For comparison.
     Write,
+    /// The same, and a flush follows: what a loss of power takes back was acknowledged within this time, and within the flush.
+    WriteThenFlush {
+        /// Milliseconds from an acknowledgement to its flush at most, unless the flush before it takes longer.
+        every_ms: u64,
+    },
 }
 
 /// An accepted batch. It is durable once [`Core::durable`](super::Core::durable) reaches `frame`.

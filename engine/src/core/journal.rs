@@ -13,6 +13,7 @@ use crate::store::journal_file;
 
 use super::CoreConfig;
 use super::api::{Durability, Event, Fatal};
+use super::flush::Flush;
 use super::outbox::{Outbox, Owner};
 
 /// An idle journal writes a marker this long after its last commit, so that recovery can vouch for it.
@@ -91,6 +92,8 @@ pub(super) struct Journal {
     shard: u32,
     run: RunInfo,
     durability: Durability,
+    /// Flushes behind acknowledgements, where these do not wait for one.
+    flush: Option<Flush>,
     commits_max: usize,
     file_bytes: u64,
     files_max: usize,
@@ -113,7 +116,7 @@ pub(super) struct Journal {
     sealed: VecDeque<Sealed>,
     commits: VecDeque<Commit>,
     durable: u64,
-    /// `durable` as told by the newest sealed frame.
+    /// [`Journal::vouched`] as told by the newest sealed frame.
     announced: u64,
     /// Generation of the newest durable checkpoint, and as told by the newest sealed frame.
     checkpoint: u64,
@@ -143,6 +146,11 @@ impl Journal {
             shard: config.shard,
             run,
             durability: config.durability,
+            flush: match config.durability {
+                Durability::Fsync => None,
+                Durability::Write => Some(Flush::new(None)),
+                Durability::WriteThenFlush { every_ms } => Some(Flush::new(Some(every_ms))),
+            },
             commits_max: config.commits_in_flight.max(1),
             file_bytes: config.journal_file_len(),
             files_max: config.journal_files.max(2),
@@ -394,6 +402,7 @@ impl Journal {
 
     /// Closes the open frame: gives it its place in a file and its header.
     fn seal(&mut self, out: &mut Outbox) {
+        let vouched = self.vouched();
         let Some(writer) = &mut self.writer else {
             return;
         };
@@ -431,7 +440,7 @@ impl Journal {
         let header = FrameHeader::new(
             incarnation,
             FrameSeq(seq),
-            FrameSeq(self.durable),
+            FrameSeq(vouched),
             self.checkpoint,
             self.previous_crc,
             self.open_entries,
@@ -450,7 +459,7 @@ impl Journal {
         });
         self.previous_crc = header.crc();
         self.next_seq += 1;
-        self.announced = self.durable;
+        self.announced = vouched;
         self.announced_checkpoint = self.checkpoint;
         self.last_is_marker = self.open_entries == 0;
         if !self.last_is_marker {
@@ -481,6 +490,9 @@ impl Journal {
             return;
         }
         self.retry_create(now, out);
+        if let Some(flush) = &mut self.flush {
+            flush.pump(now, self.durable, out);
+        }
         self.write_marker(now, out);
         while self.may_commit() {
             if self.sealed.is_empty() {
@@ -534,7 +546,7 @@ impl Journal {
 
     fn write_marker(&mut self, now: Now, out: &mut Outbox) {
         let idle = self.open_entries == 0 && self.sealed.is_empty() && self.commits.is_empty();
-        let untold_frames = !self.last_is_marker && self.announced < self.durable;
+        let untold_frames = !self.last_is_marker && self.announced < self.vouched();
         let untold_checkpoint = self.announced_checkpoint < self.checkpoint && !self.closing;
         if !idle || !(untold_frames || untold_checkpoint) {
             self.marker_due_ns = None;
@@ -586,6 +598,9 @@ impl Journal {
         }
         if let Some(commit) = self.commits.iter_mut().find(|commit| commit.seq == seq) {
             commit.done = true;
+            if let Some(flush) = &mut self.flush {
+                flush.written(commit.file);
+            }
         }
         while let Some(commit) = self.commits.front()
             && commit.done
@@ -594,6 +609,27 @@ impl Journal {
             self.durable = commit.seq;
             self.commits.pop_front();
         }
+    }
+
+    /// Whether everything acknowledged up to the frame `wanted` is durable; if not, a flush begins as soon as may be.
+    pub(super) fn flushed_to(&mut self, wanted: u64) -> bool {
+        let flush = self.flush.as_mut();
+        flush.is_none_or(|flush| flush.reaches(wanted))
+    }
+
+    /// A sync of a flush behind acknowledgements ended. A failed one is not repeated: nobody knows any more what the device has.
+    pub(super) fn flushed(&mut self, out: &mut Outbox, result: Result<(), DiskError>) {
+        match (result, &mut self.flush) {
+            (Err(error), _) => self.fail(out, error),
+            (Ok(()), Some(flush)) => flush.synced(),
+            (Ok(()), None) => {}
+        }
+    }
+
+    /// The newest frame that may be called durable to recovery: should it be missing then, the disk has lost it. Frames that
+    /// are acknowledged before their flush do not count until then.
+    fn vouched(&self) -> u64 {
+        self.flush.as_ref().map_or(self.durable, Flush::covered)
     }
 
     pub(super) fn durable(&self) -> FrameSeq {
@@ -687,6 +723,7 @@ impl Journal {
         self.marker_due_ns
             .into_iter()
             .chain(self.create_at_ns)
+            .chain(self.flush.as_ref().and_then(Flush::deadline_ns))
             .min()
     }
 

@@ -6,6 +6,7 @@ mod append;
 mod compact;
 mod destage;
 mod files;
+mod flush;
 mod inspect;
 mod journal;
 mod outbox;
@@ -507,6 +508,7 @@ impl Core {
                 self.room_changed = true;
             }
             Owner::Commit(seq) => self.committed(seq, result),
+            Owner::Flush => self.journal.flushed(&mut self.out, result),
             Owner::Opened(file) => {
                 self.files.opened(&mut self.out, file, result.is_ok());
                 for waiter in self.waiting_opens.remove(&file).unwrap_or_default() {

@@ -15,6 +15,8 @@ pub(super) enum Owner {
     JournalHeader(usize),
     /// A journal frame was written and synced.
     Commit(u64),
+    /// A journal file was synced, for frames that are acknowledged already.
+    Flush,
     /// A file of the file table was opened.
     Opened(FileId),
     /// A partition's directory, write or truncation in a destage round.

@@ -214,7 +214,9 @@ fn draw_life(rng: &mut Rng, steps: u64, faulty: bool, durability: Durability) ->
             End::Shutdown,
         ],
         // Acknowledged after the write alone: survives the process, not power loss.
-        Durability::Write => [End::Kill, End::Kill, End::Kill, End::Kill, End::Shutdown],
+        Durability::Write | Durability::WriteThenFlush { .. } => {
+            [End::Kill, End::Kill, End::Kill, End::Kill, End::Shutdown]
+        }
     };
     let faults = |rng: &mut Rng| {
         let rate = |rng: &mut Rng| rng.pick(&[0, 0, 1000, 10_000, 40_000]);
@@ -225,7 +227,7 @@ fn draw_life(rng: &mut Rng, steps: u64, faulty: bool, durability: Durability) ->
                 // What was acknowledged after the write alone would not survive the restart of the system.
                 stop_percent: match durability {
                     Durability::Fsync => rng.pick(&[0, 0, 10, 50]),
-                    Durability::Write => 0,
+                    Durability::Write | Durability::WriteThenFlush { .. } => 0,
                 },
                 read_ppm: rate(rng),
                 meta_ppm: rate(rng),

@@ -241,6 +241,14 @@ pub const BROKER_CONFIGS: &[BrokerConfig] = &[
         "min.compaction.lag.ms",
     ),
     topic_default("log.cleanup.policy", "delete", List, "cleanup.policy"),
+    number(
+        "log.flush.interval.ms",
+        "",
+        Long,
+        1,
+        "With --durability write: milliseconds from an acknowledgement to its flush at most; when empty, records become durable \
+         with the next round of destaging alone. With --durability fsync it has no effect: the flush comes first.",
+    ),
     topic_default(
         "log.index.interval.bytes",
         "4096",

@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use broker::broker;
 pub use broker::{BROKER_CONFIGS, BrokerConfig};
 pub use file::{ConfigError, parse_properties};
-use ringlog_engine::core::{CleanerConfig, Inspect};
+use ringlog_engine::core::{CleanerConfig, Durability, Inspect};
 
 /// Everything a shard's server is told at its start.
 #[derive(Debug, Clone)]
@@ -148,6 +148,18 @@ impl Config {
         }
     }
 
+    /// What acknowledgements wait for when it is the write alone.
+    #[must_use]
+    pub fn written(&self) -> Durability {
+        match self.number("log.flush.interval.ms") {
+            // Nothing set.
+            ..=0 => Durability::Write,
+            every_ms => Durability::WriteThenFlush {
+                every_ms: every_ms as u64,
+            },
+        }
+    }
+
     /// Whether a broker setting was set.
     #[must_use]
     pub fn is_set(&self, name: &str) -> bool {
@@ -243,6 +255,16 @@ mod tests {
         );
         assert!(Config::default().set("num.partitions", "0").is_err());
         assert!(Config::default().set("log.segment.bytes", "7").is_err());
+    }
+
+    #[test]
+    fn flushes_by_time_are_a_setting() {
+        let mut config = Config::default();
+        assert_eq!(config.written(), Durability::Write);
+        assert!(config.set("log.flush.interval.ms", "0").is_err());
+        config.set("log.flush.interval.ms", "250").expect("valid");
+        let every_ms = 250;
+        assert_eq!(config.written(), Durability::WriteThenFlush { every_ms });
     }
 
     #[test]

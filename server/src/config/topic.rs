@@ -121,13 +121,13 @@ pub const TOPIC_CONFIGS: &[TopicConfig] = &[
         "flush.messages",
         "9223372036854775807",
         POSITIVE,
-        "Every acknowledged batch is durable, whatever this says.",
+        "Without effect: a shard flushes for all its topics, by --durability and log.flush.interval.ms.",
     ),
     setting(
         "flush.ms",
         "9223372036854775807",
         POSITIVE,
-        "Every acknowledged batch is durable, whatever this says.",
+        "Without effect: a shard flushes for all its topics, by --durability and log.flush.interval.ms.",
     ),
     setting(
         "follower.replication.throttled.replicas",

@@ -88,17 +88,8 @@ impl DriverChoice {
 pub enum DurabilityChoice {
     /// Acknowledge after fdatasync.
     Fsync,
-    /// Acknowledge after the write: survives the process, not power loss.
+    /// Acknowledge after the write: survives the process, not power loss; log.flush.interval.ms bounds what that takes back.
     Write,
-}
-
-impl DurabilityChoice {
-    pub(super) fn name(self) -> &'static str {
-        match self {
-            Self::Fsync => "fsync",
-            Self::Write => "write",
-        }
-    }
 }
 
 /// Read paths.

@@ -108,7 +108,7 @@ pub fn run(args: &Args) -> Result<(), StartError> {
         if shards == 1 { "" } else { "s" },
         args.data.display(),
         args.driver.name(),
-        args.durability.name(),
+        durability(&core),
         snapshot.topics().len(),
         snapshot.partitions(),
         recovered.frames,
@@ -273,6 +273,15 @@ fn recorder(config: &Config) -> Result<Option<Arc<Recorder>>, StartError> {
     Ok(Some(recorder))
 }
 
+/// What acknowledgements wait for, in words.
+fn durability(core: &CoreConfig) -> String {
+    match core.durability {
+        Durability::Fsync => "fsync".into(),
+        Durability::Write => "write".into(),
+        Durability::WriteThenFlush { every_ms } => format!("write, flushed within {every_ms} ms"),
+    }
+}
+
 fn commit_sync(config: &Config) -> CommitSync {
     match config.text("ringlog.commit.sync") {
         "dsync" => CommitSync::Dsync,
@@ -287,7 +296,7 @@ fn core_config(args: &Args, config: &Config, shards: u32) -> CoreConfig {
         shards,
         durability: match args.durability {
             DurabilityChoice::Fsync => Durability::Fsync,
-            DurabilityChoice::Write => Durability::Write,
+            DurabilityChoice::Write => config.written(),
         },
         commits_in_flight: config.number("ringlog.commits.in.flight") as usize,
         journal_file_bytes: journal / JOURNAL_FILES,

@@ -20,6 +20,8 @@ impl Core {
         self.destage.next_record = 0;
         self.destage.checkpoint_bytes = 0;
         self.destage.log_starts.clear();
+        self.destage.told = None;
+        self.destage.awaits_flush = false;
         let run = self.run;
         let header = CheckpointHeader::new(
             run.dir_id,
@@ -79,7 +81,7 @@ impl Core {
                 }
             }
             self.destage.next_record = end;
-            if end == self.parts.len() {
+            if end == self.parts.len() && self.told_is_durable() {
                 writer.finish(&mut pieces);
             } else {
                 self.destage.writer = Some(writer);
@@ -102,6 +104,16 @@ impl Core {
                 .submit(Lane::Background, kind, Owner::CheckpointWrite(bytes));
         }
         self.end_checkpoint();
+    }
+
+    /// Whether everything that the records tell is durable. Where acknowledgements do not wait for a flush it may not be: a
+    /// checkpoint that outlived it would call its loss damage.
+    fn told_is_durable(&mut self) -> bool {
+        let newest = self.journal.durable().0;
+        let told = *self.destage.told.get_or_insert(newest);
+        let durable = self.journal.flushed_to(told);
+        self.destage.awaits_flush = !durable;
+        durable
     }
 
     fn end_checkpoint(&mut self) {

@@ -71,6 +71,9 @@ pub(super) struct Destage {
     checkpoint_bytes: u64,
     /// New log starts in the checkpoint that is being written.
     log_starts: Vec<(u32, i64)>,
+    /// The newest frame acknowledged when its last record was made, and whether it waits for that one's flush.
+    told: Option<u64>,
+    awaits_flush: bool,
     slots: [Option<FileId>; 2],
     slot: usize,
     generation: u64,
@@ -113,6 +116,8 @@ impl Default for Destage {
             next_record: 0,
             checkpoint_bytes: 0,
             log_starts: Vec::new(),
+            told: None,
+            awaits_flush: false,
             slots: [None; 2],
             slot: 0,
             generation: 0,
@@ -177,6 +182,7 @@ impl Destage {
             }
             Phase::Checkpoint => {
                 self.writer.is_some()
+                    && !self.awaits_flush
                     && self.writing_bytes < self.pace.writing_bytes
                     && !self.slot_opening
             }
