@@ -9,7 +9,7 @@ use std::path::Path;
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 fn claims(arguments: &[&str], dir: &Path, out: &Path) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_ringlog-load"));
@@ -115,11 +115,50 @@ fn a_run_leaves_a_report_and_nothing_else() {
 }
 
 #[test]
+fn claims_are_measured_anew_by_another_build_and_the_report_names_both() {
+    let (disk, out) = (folder(), folder());
+    let run = |commit: &str, arguments: &[&str]| {
+        let mut command = claims(arguments, disk.path(), out.path());
+        let output = command.env("RINGLOG_COMMIT", commit).output().unwrap();
+        assert!(output.status.success(), "{}", text(&output));
+        text(&output)
+    };
+    run("first", &["--tiny", "--only", "C1,C4"]);
+    let lines_before = lines(out.path());
+    // Only what is asked for is measured, and nothing else is lost.
+    let said = run("second", &["--tiny", "--again", "c4"]);
+    assert!(
+        said.contains("by first") && said.contains("by second"),
+        "{said}"
+    );
+    assert_eq!(lines(out.path()), lines_before);
+
+    let json = fs::read_to_string(out.path().join("results.json")).unwrap();
+    let results: Value = serde_json::from_str(&json).unwrap();
+    let build_of = |claim: usize| {
+        let taken = &results["claims"][claim]["measurements"][0]["taken"][0];
+        assert!(taken["unix_s"].as_u64().unwrap() > 1_700_000_000);
+        taken["build"].as_str().unwrap().to_owned()
+    };
+    assert!(build_of(0).starts_with("first (load "));
+    assert!(build_of(3).starts_with("second (load "));
+    let builds = results["builds"].as_array().unwrap();
+    let claims_of = |build: usize| builds[build]["claims"].clone();
+    assert_eq!((claims_of(0), claims_of(1)), (json!(["C1"]), json!(["C4"])));
+    for claim in [0, 3] {
+        assert!(results["claims"][claim]["thinning"].is_object());
+    }
+    let page = fs::read_to_string(out.path().join("report.html")).unwrap();
+    assert!(page.contains("2 builds") && page.contains("first (load "));
+}
+
+#[test]
 fn bad_requests_are_refused_in_a_line_before_anything_is_written() {
     let (disk, out) = (folder(), folder());
     for (arguments, reason) in [
         (&["--tiny", "--only", "C99"][..], "C99 is no claim"),
         (&["--tiny", "--only", "C20"][..], "not yet measured"),
+        (&["--tiny", "--again", "C99"][..], "C99 is no claim"),
         (&["--compare", "/none", "/none"][..], "/none"),
         (&["--tiny", "--peers", "/none"][..], "/none"),
         (&["--redraw", "/none"][..], "/none"),

@@ -9,7 +9,7 @@ import install
 from process import LeftOut
 
 # Name, width, height, pixels of the screen for one of the page, a phone's rules of layout.
-SCREENS = [("desktop", 1280, 900, 1, False), ("phone", 390, 844, 2, True)]
+SCREENS = [("desktop", 1280, 900, 1, False), ("phone", 375, 812, 2, True)]
 SCHEMES = ["light", "dark"]
 # summary.svg as a README shows it.
 PICTURE_SCREEN = ("picture", 800, 900, 2, False)

@@ -1,15 +1,15 @@
 //! The subcommand: what to measure, where, and what to write.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use clap::Args;
 
-use super::claim::{Claim, Scale};
+use super::claim::{Claim, Means, Scale};
 use super::host::Host;
-use super::lab::{Lab, check_space};
+use super::lab::{Lab, check_space, free_bytes};
 use super::record::{self, Identity, Journal};
 use super::report::{self, Results};
 use super::runner::{self, Planned};
@@ -30,6 +30,14 @@ pub struct ClaimsCommand {
     /// Only these claims, for example C1,C7
     #[arg(long, value_name = "LIST", value_delimiter = ',')]
     only: Vec<String>,
+    /// Measure these claims anew and keep what --out holds of the others, whichever build measured them
+    #[arg(
+        long,
+        value_name = "LIST",
+        value_delimiter = ',',
+        conflicts_with = "fresh"
+    )]
+    again: Vec<String>,
     /// Directory for report.html, summary.svg, results.json and the raw measurements
     #[arg(long, default_value = "claims-report")]
     out: PathBuf,
@@ -59,6 +67,42 @@ pub struct ClaimsCommand {
     compare: Vec<PathBuf>,
 }
 
+impl ClaimsCommand {
+    fn scale(&self) -> Scale {
+        match (self.tiny, self.quick) {
+            (true, _) => Scale::Tiny,
+            (_, true) => Scale::Quick,
+            _ => Scale::Full,
+        }
+    }
+
+    /// What there is to measure with.
+    fn means(&self) -> Result<Means, ClaimsError> {
+        let anew = self.fresh || self.again.iter().any(|id| id.eq_ignore_ascii_case("C13"));
+        Ok(Means {
+            free_bytes: free_bytes(&self.dir)?,
+            stored_mib: match anew {
+                true => None,
+                false => record::largest(&self.out, "C13", "x"),
+            },
+        })
+    }
+
+    fn lab(&self) -> Result<Lab, ClaimsError> {
+        let stop = Arc::new(AtomicBool::new(false));
+        for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
+            signal_hook::flag::register(signal, Arc::clone(&stop))
+                .map_err(ClaimsError::file("signals".as_ref()))?;
+        }
+        let server = self.server.clone().or_else(beside);
+        let logs = match self.logs.is_empty() {
+            true => log_files(),
+            false => self.logs.clone(),
+        };
+        Lab::new(&self.dir, self.scale(), server, logs, &self.out, stop)
+    }
+}
+
 /// Carries the command out and returns what to print.
 ///
 /// # Errors
@@ -68,60 +112,44 @@ pub fn run(command: &ClaimsCommand) -> Result<String, ClaimsError> {
         return report::compare(&report::load(a)?, &report::load(b)?);
     }
     if let Some(out) = &command.redraw {
-        let results = report::load(&out.join(report::JSON))?;
-        report::draw(out, &results)?;
-        return Ok(format!(
-            "{}\n{}",
-            out.join(report::PAGE).display(),
-            out.join(report::PICTURE).display()
-        ));
+        return redraw(out);
     }
+    measure(command)
+}
+
+fn redraw(out: &Path) -> Result<String, ClaimsError> {
+    let results = report::load(&out.join(report::JSON))?;
+    report::draw(out, &results)?;
+    Ok(format!(
+        "{}\n{}",
+        out.join(report::PAGE).display(),
+        out.join(report::PICTURE).display()
+    ))
+}
+
+fn measure(command: &ClaimsCommand) -> Result<String, ClaimsError> {
     let peers = command.peers.as_deref().map(peers::load).transpose()?;
-    let claims = catalog::all();
-    let wanted = wanted(&command.only, &claims)?;
-    let scale = match (command.tiny, command.quick) {
-        (true, _) => Scale::Tiny,
-        (_, true) => Scale::Quick,
-        _ => Scale::Full,
-    };
-    let stop = Arc::new(AtomicBool::new(false));
-    for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
-        signal_hook::flag::register(signal, Arc::clone(&stop))
-            .map_err(ClaimsError::file("signals".as_ref()))?;
-    }
-    let server = command.server.clone().or_else(beside);
-    let logs = match command.logs.is_empty() {
-        true => log_files(),
-        false => command.logs.clone(),
-    };
-    let lab = Lab::new(&command.dir, scale, server, logs, &command.out, stop)?;
-    let mut host = Host::look(&command.dir);
+    let claims = catalog::all(&command.means()?);
+    let again = named(&command.again, &claims)?;
+    let wanted = wanted(command, &claims, &again)?;
+    let lab = command.lab()?;
     let planned: Vec<Planned<'_>> = claims
         .iter()
         .map(|claim| Planned::new(claim.as_ref(), &lab, wanted.contains(&claim.id())))
         .collect();
-    if command.fresh {
-        let file = command.out.join(record::FILE);
-        if file.exists() {
-            fs::remove_file(&file).map_err(ClaimsError::file(&file))?;
-        }
-    }
-    check_spaces(command, &planned, scale)?;
+    check_spaces(command, &planned)?;
     if command.plan {
         return Ok(estimate(command, &planned, None));
     }
-    let dir = command.dir.display().to_string();
-    let identity = Identity::new(scale.name(), &dir, host.identity());
-    let mut journal = Journal::open(&command.out, &identity)?;
-    eprintln!("{}", estimate(command, &planned, Some(&journal)));
-    let refused = allowed::refused();
-    for refused in &refused {
-        eprintln!("{}", refused.line());
-    }
-    host.note_refused(&refused);
-    let results = runner::run(&planned, &lab, &mut journal)?;
-    let mut results = Results::new(&identity, host, results, catalog::unbuilt());
-    peers::apply(&mut results.claims, peers.as_ref());
+    let results = carry_out(command, &lab, &planned, &again, peers.as_ref());
+    let results = results.map_err(|error| match error {
+        // The same command would forget what it has measured.
+        ClaimsError::Interrupted if !again.is_empty() => ClaimsError::Usage(
+            "interrupted; the same command with --only instead of --again goes on where it was"
+                .into(),
+        ),
+        error => error,
+    })?;
     report::write(&command.out, &results)?;
     Ok(format!(
         "{}\nreport: {}",
@@ -130,14 +158,60 @@ pub fn run(command: &ClaimsCommand) -> Result<String, ClaimsError> {
     ))
 }
 
-/// The ids asked for, all by default.
-fn wanted(only: &[String], claims: &[Box<dyn Claim>]) -> Result<Vec<&'static str>, ClaimsError> {
-    let built: Vec<&'static str> = claims.iter().map(|claim| claim.id()).collect();
-    if only.is_empty() {
-        return Ok(built);
+/// Measures what is planned and judges it beside what --out holds.
+fn carry_out(
+    command: &ClaimsCommand,
+    lab: &Lab,
+    planned: &[Planned<'_>],
+    again: &[&str],
+    peers: Option<&peers::Peers>,
+) -> Result<Results, ClaimsError> {
+    let mut host = Host::look(&command.dir);
+    let dir = command.dir.display().to_string();
+    let identity = Identity::new(command.scale().name(), &dir, host.identity());
+    // What is known of the plans of claims that are not measured now.
+    let mut earlier = Vec::new();
+    if command.fresh {
+        let file = command.out.join(record::FILE);
+        if file.exists() {
+            fs::remove_file(&file).map_err(ClaimsError::file(&file))?;
+        }
+    } else if let Ok(results) = report::load(&command.out.join(report::JSON)) {
+        earlier = results.claims;
     }
+    let mut journal = Journal::open_without(&command.out, &identity, again)?;
+    journal.measured_by(&report::name_of_build(lab.server.as_deref()));
+    eprintln!("{}", estimate(command, planned, Some(&journal)));
+    let refused = allowed::refused();
+    for refused in &refused {
+        eprintln!("{}", refused.line());
+    }
+    host.note_refused(&refused);
+    let results = runner::run(planned, lab, &mut journal, &earlier)?;
+    let mut results = Results::new(&identity, host, results, catalog::unbuilt());
+    peers::apply(&mut results.claims, peers);
+    Ok(results)
+}
+
+/// The ids to measure: those asked for, all by default.
+fn wanted(
+    command: &ClaimsCommand,
+    claims: &[Box<dyn Claim>],
+    again: &[&'static str],
+) -> Result<Vec<&'static str>, ClaimsError> {
+    if command.only.is_empty() && again.is_empty() {
+        return Ok(claims.iter().map(|claim| claim.id()).collect());
+    }
+    let mut ids = named(&command.only, claims)?;
+    ids.extend(again);
+    Ok(ids)
+}
+
+/// The ids of claims by their names.
+fn named(names: &[String], claims: &[Box<dyn Claim>]) -> Result<Vec<&'static str>, ClaimsError> {
+    let built: Vec<&'static str> = claims.iter().map(|claim| claim.id()).collect();
     let mut ids = Vec::new();
-    for name in only {
+    for name in names {
         let name = name.trim().to_uppercase();
         if let Some(id) = built.iter().find(|id| **id == name) {
             ids.push(*id);
@@ -189,11 +263,8 @@ fn log_files() -> Vec<PathBuf> {
         .collect()
 }
 
-fn check_spaces(
-    command: &ClaimsCommand,
-    planned: &[Planned<'_>],
-    scale: Scale,
-) -> Result<(), ClaimsError> {
+fn check_spaces(command: &ClaimsCommand, planned: &[Planned<'_>]) -> Result<(), ClaimsError> {
+    let scale = command.scale();
     for planned in planned.iter().filter(|planned| planned.wanted) {
         let bytes = planned.claim.needs(scale).bytes;
         check_space(&command.dir, planned.claim.id(), bytes, scale)?;
@@ -203,13 +274,7 @@ fn check_spaces(
 
 fn estimate(command: &ClaimsCommand, planned: &[Planned<'_>], journal: Option<&Journal>) -> String {
     let wanted = || planned.iter().filter(|planned| planned.wanted);
-    let scale = if command.tiny {
-        Scale::Tiny
-    } else if command.quick {
-        Scale::Quick
-    } else {
-        Scale::Full
-    };
+    let scale = command.scale();
     let seconds: f64 = wanted()
         .map(|planned| match journal {
             Some(journal) => planned.expected_s(journal),
@@ -224,15 +289,24 @@ fn estimate(command: &ClaimsCommand, planned: &[Planned<'_>], journal: Option<&J
         lines.extend(wanted().map(|planned| {
             let thinning = &planned.plan.thinning;
             format!(
-                "{:<4} {:>4} of {:>4} points, {} repetitions, {:>5.0} s, {:>6} MiB",
+                "{:<4} {:>4} of {:>4} points, {} repetitions, {:>5.0} s, {:>6} MiB{}",
                 planned.claim.id(),
                 thinning.kept,
                 thinning.points,
                 thinning.repeats,
                 thinning.expected_s,
-                planned.claim.needs(scale).bytes >> 20
+                planned.claim.needs(scale).bytes >> 20,
+                thinning
+                    .remark
+                    .as_ref()
+                    .map_or_else(String::new, |remark| format!("  {remark}"))
             )
         }));
+    }
+    for planned in wanted().filter(|_| journal.is_some()) {
+        if let Some(remark) = &planned.plan.thinning.remark {
+            lines.push(format!("{}: {remark}", planned.claim.id()));
+        }
     }
     let done = journal.map_or(0, Journal::len);
     if done > 0 {

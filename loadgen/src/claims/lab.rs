@@ -103,14 +103,22 @@ impl Lab {
     }
 }
 
+/// Bytes that are free in `dir`.
+///
+/// # Errors
+/// [`ClaimsError::File`].
+pub fn free_bytes(dir: &Path) -> Result<u64, ClaimsError> {
+    let system =
+        statvfs(dir).map_err(|error| ClaimsError::file(dir)(std::io::Error::from(error)))?;
+    Ok(system.f_bavail.saturating_mul(system.f_frsize))
+}
+
 /// Fails unless `needed` bytes and a reserve are free in `dir`.
 ///
 /// # Errors
 /// [`ClaimsError::Space`].
 pub fn check_space(dir: &Path, claim: &str, needed: u64, scale: Scale) -> Result<u64, ClaimsError> {
-    let system =
-        statvfs(dir).map_err(|error| ClaimsError::file(dir)(std::io::Error::from(error)))?;
-    let free = system.f_bavail.saturating_mul(system.f_frsize);
+    let free = free_bytes(dir)?;
     let needed = needed.saturating_add(SPARE);
     if free >= needed {
         return Ok(free);

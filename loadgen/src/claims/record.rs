@@ -69,6 +69,19 @@ pub struct Repetition {
     pub left_out: Option<String>,
     /// When it began, seconds since 1970.
     pub unix_s: u64,
+    /// The build that measured it; empty where an earlier one did not tell.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub build: String,
+}
+
+/// When and by what a repetition was measured.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Taken {
+    /// Seconds since 1970.
+    pub unix_s: u64,
+    /// The build, empty where it did not tell.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub build: String,
 }
 
 /// All repetitions of a point.
@@ -82,6 +95,9 @@ pub struct Measurement {
     pub repetitions: Vec<Figures>,
     /// How quiet the host was in each repetition.
     pub noise: Vec<Noise>,
+    /// When each was measured, and by which build.
+    #[serde(default)]
+    pub taken: Vec<Taken>,
     /// Why it is not to be trusted without looking at its spread.
     pub noisy: Option<String>,
     /// Why it could not be measured.
@@ -136,6 +152,8 @@ impl Measurement {
 pub struct Journal {
     file: File,
     done: Vec<Repetition>,
+    /// What new repetitions are measured by.
+    build: String,
 }
 
 impl Journal {
@@ -144,6 +162,18 @@ impl Journal {
     /// # Errors
     /// [`ClaimsError::OtherRun`] when it belongs to a run with other settings or of another host.
     pub fn open(out: &Path, identity: &Identity) -> Result<Self, ClaimsError> {
+        Self::open_without(out, identity, &[])
+    }
+
+    /// The same, and what was measured of the claims `again` is forgotten.
+    ///
+    /// # Errors
+    /// As [`Journal::open`].
+    pub fn open_without(
+        out: &Path,
+        identity: &Identity,
+        again: &[&str],
+    ) -> Result<Self, ClaimsError> {
         fs::create_dir_all(out).map_err(ClaimsError::file(out))?;
         let path = out.join(FILE);
         let mut done = Vec::new();
@@ -155,12 +185,8 @@ impl Journal {
                 return Err(ClaimsError::OtherRun(out.display().to_string()));
             }
             // A line cut off by a crash is no measurement: what follows it was never written.
-            for line in lines.map_while(Result::ok) {
-                match serde_json::from_str(&line) {
-                    Ok(repetition) => done.push(repetition),
-                    Err(_) => break,
-                }
-            }
+            done = repetitions(lines);
+            done.retain(|repetition| !again.contains(&repetition.claim.as_str()));
         }
         // Written anew, so that a line cut off does not stay in the middle.
         let temporary = out.join(format!("{FILE}.new"));
@@ -175,7 +201,16 @@ impl Journal {
             .append(true)
             .open(&path)
             .map_err(ClaimsError::file(&path))?;
-        Ok(Self { file, done })
+        Ok(Self {
+            file,
+            done,
+            build: String::new(),
+        })
+    }
+
+    /// Repetitions are measured by `build` from now on.
+    pub fn measured_by(&mut self, build: &str) {
+        build.clone_into(&mut self.build);
     }
 
     /// Whether a repetition is there already.
@@ -200,7 +235,8 @@ impl Journal {
     ///
     /// # Errors
     /// [`ClaimsError::File`].
-    pub fn add(&mut self, repetition: Repetition) -> Result<(), ClaimsError> {
+    pub fn add(&mut self, mut repetition: Repetition) -> Result<(), ClaimsError> {
+        repetition.build.clone_from(&self.build);
         let what = Path::new(FILE);
         write_line(&mut self.file, &repetition).map_err(ClaimsError::file(what))?;
         self.done.push(repetition);
@@ -242,12 +278,33 @@ impl Journal {
             for repetition in repetitions.iter().filter(|r| r.left_out.is_none()) {
                 measurement.repetitions.push(repetition.figures.clone());
                 measurement.noise.push(repetition.noise);
+                measurement.taken.push(Taken {
+                    unix_s: repetition.unix_s,
+                    build: repetition.build.clone(),
+                });
             }
             measurement.finish();
             measurement
         });
         measurements.collect()
     }
+}
+
+/// The largest value of a parameter that was measured of a claim in `out`, if there is a run.
+#[must_use]
+pub fn largest(out: &Path, claim: &str, name: &str) -> Option<u64> {
+    let lines = BufReader::new(File::open(out.join(FILE)).ok()?).lines();
+    let done = repetitions(lines.skip(1));
+    let of_claim = done.iter().filter(|r| r.claim == claim);
+    of_claim.filter_map(|r| r.params.get(name)?.as_u64()).max()
+}
+
+/// Repetitions, one a line. A line cut off by a crash is no measurement, and what follows it was never written.
+fn repetitions(lines: impl Iterator<Item = std::io::Result<String>>) -> Vec<Repetition> {
+    let parsed = lines
+        .map_while(Result::ok)
+        .map_while(|line| serde_json::from_str(&line).ok());
+    parsed.collect()
 }
 
 fn write_line(file: &mut File, value: &impl Serialize) -> std::io::Result<()> {
@@ -269,7 +326,8 @@ mod tests {
             figures: Figures::from([("mb_per_s".to_owned(), value)]),
             noise: Noise::default(),
             left_out: None,
-            unix_s: 0,
+            unix_s: u64::from(number),
+            build: String::new(),
         }
     }
 
@@ -305,6 +363,40 @@ mod tests {
             Journal::open(folder.path(), &other),
             Err(ClaimsError::OtherRun(_))
         ));
+    }
+
+    #[test]
+    fn a_claim_is_measured_anew_and_the_others_stay_with_their_builds() {
+        let folder = tempfile::tempdir().unwrap();
+        let identity = Identity::new("quick", "d", "host".into());
+        let of = |claim: &str, value| Repetition {
+            claim: claim.into(),
+            ..repetition(0, value)
+        };
+        let mut journal = Journal::open(folder.path(), &identity).unwrap();
+        journal.measured_by("first");
+        journal.add(of("C1", 1.0)).unwrap();
+        journal.add(of("C2", 2.0)).unwrap();
+        drop(journal);
+        assert_eq!(largest(folder.path(), "C2", "n"), Some(1));
+        assert_eq!(largest(folder.path(), "C3", "n"), None);
+
+        let mut journal = Journal::open_without(folder.path(), &identity, &["C2"]).unwrap();
+        assert_eq!(journal.len(), 1);
+        journal.measured_by("second");
+        journal.add(of("C2", 3.0)).unwrap();
+        drop(journal);
+        let journal = Journal::open(folder.path(), &identity).unwrap();
+        let builds = |claim: &str| {
+            let measurement = journal.measurements(claim).remove(0);
+            let taken = measurement.taken.into_iter().map(|taken| taken.build);
+            (
+                measurement.figures["mb_per_s"].median,
+                taken.collect::<Vec<_>>(),
+            )
+        };
+        assert_eq!(builds("C1"), (1.0, vec!["first".to_owned()]));
+        assert_eq!(builds("C2"), (3.0, vec!["second".to_owned()]));
     }
 
     #[test]

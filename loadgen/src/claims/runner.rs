@@ -29,12 +29,13 @@ impl<'a> Planned<'a> {
     pub(super) fn new(claim: &'a dyn Claim, lab: &Lab, wanted: bool) -> Self {
         let scale = lab.scale;
         let needs = claim.needs(scale);
-        let plan = thin(
+        let mut plan = thin(
             claim.points(scale),
             claim.repeats(scale),
             needs.setup_s,
             claim.budget_s(scale),
         );
+        plan.thinning.remark = claim.remark(scale);
         Self {
             claim,
             plan,
@@ -67,11 +68,13 @@ fn is_done(journal: &Journal, claim: &str, point: &Point, number: u32) -> bool {
     journal.has(claim, &point.params, number) || journal.left_out(claim, &point.params)
 }
 
-/// Runs what is planned and returns the claims with what was found, the unmeasured ones included.
+/// Runs what is planned and returns the claims with what was found, the unmeasured ones included. What `earlier` tells of the
+/// plan of a claim that is not measured now, stays.
 pub(super) fn run(
     planned: &[Planned<'_>],
     lab: &Lab,
     journal: &mut Journal,
+    earlier: &[ClaimResult],
 ) -> Result<Vec<ClaimResult>, ClaimsError> {
     let expected: f64 = planned
         .iter()
@@ -81,11 +84,18 @@ pub(super) fn run(
     let bar = Progress::new(expected);
     let mut results = Vec::new();
     for planned in planned {
-        let mut cut_short = None;
-        if planned.wanted {
-            cut_short = measure(planned, lab, journal, &bar)?;
+        if planned.wanted && planned.expected_s(journal) > 0.0 {
+            let cut_short = measure(planned, lab, journal, &bar)?;
+            results.push(result(planned, journal, cut_short));
+            continue;
         }
-        results.push(result(planned, journal, cut_short));
+        let mut found = result(planned, journal, None);
+        let earlier = earlier.iter().find(|claim| claim.id == found.id);
+        if let Some(earlier) = earlier.filter(|_| found.thinning.is_some()) {
+            found.thinning = earlier.thinning.clone().or(found.thinning);
+            found.cut_short.clone_from(&earlier.cut_short);
+        }
+        results.push(found);
     }
     bar.finish();
     Ok(results)
@@ -119,9 +129,6 @@ fn measure(
     bar: &Progress,
 ) -> Result<Option<String>, ClaimsError> {
     let (claim, plan) = (planned.claim, &planned.plan);
-    if planned.expected_s(journal) == 0.0 {
-        return Ok(None);
-    }
     check_space(
         lab.scratch.path(),
         claim.id(),
@@ -185,7 +192,12 @@ fn one(
         .map_or(0, |since| since.as_secs());
     let mut left_out = None;
     let (mut figures, mut noise) = (Figures::new(), Noise::default());
-    match observed(rig, point, number) {
+    let mut first = observed(rig, point, number);
+    if let Err(PointError::Failed(_)) = first {
+        // A moment's trouble must not cost the point: one that fails twice is left out of all repetitions.
+        first = observed(rig, point, number);
+    }
+    match first {
         Ok((first, quiet)) => {
             (figures, noise) = (first, quiet);
             if quiet.is_loud()
@@ -208,6 +220,7 @@ fn one(
         noise,
         left_out,
         unix_s,
+        build: String::new(),
     })
 }
 

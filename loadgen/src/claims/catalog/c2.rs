@@ -2,9 +2,10 @@
 
 use ringlog_benches::claims::transfer::{Medium, Path, Serving};
 
+use super::read_paths::read_paths;
 use super::serving::{
     BUFFERS, CALLS, CPU, PATHS, RATE, Sent, ServingRig, at_their_best, buffers_note, no_veth,
-    notes, point,
+    notes, point, window_s,
 };
 use crate::claims::PointError;
 use crate::claims::claim::{Claim, Needs, Rig, Scale};
@@ -16,11 +17,11 @@ use crate::claims::report_number as number;
 use crate::claims::verdict::{self, Expect, Verdict};
 
 /// Bytes of one slice.
-const SLICE: u64 = 4 << 20;
+pub(super) const SLICE: u64 = 4 << 20;
 /// Bytes that one call moves: small ones show what a call costs, large ones what a byte costs.
 const CHUNKS: [u64; 3] = [64 << 10, 1 << 20, 4 << 20];
 /// The chunk that the verdict is about.
-const CHUNK: u64 = 64 << 10;
+pub(super) const CHUNK: u64 = 64 << 10;
 
 pub(super) struct C2;
 
@@ -72,7 +73,7 @@ impl Claim for C2 {
                                 path,
                                 buffer,
                             };
-                            points.push(point(&serving, rank, scale));
+                            points.push(point(&serving, rank, scale, window_s(scale)));
                         }
                     }
                 }
@@ -86,17 +87,21 @@ impl Claim for C2 {
 
     fn needs(&self, scale: Scale) -> Needs {
         Needs {
-            bytes: file_bytes(scale),
+            bytes: ServingRig::disk_bytes(file_bytes(scale)),
             setup_s: scale.pick(0.1, 1.0, 3.0),
         }
     }
 
     fn budget_s(&self, scale: Scale) -> f64 {
-        scale.pick(2.0, 25.0, 420.0)
+        scale.pick(2.0, 26.0, 405.0)
     }
 
     fn rig<'a>(&self, lab: &'a Lab, _points: &[Point]) -> Result<Box<dyn Rig + 'a>, PointError> {
-        Ok(Box::new(ServingRig::new(lab, file_bytes(lab.scale))?))
+        Ok(Box::new(ServingRig::new(
+            lab,
+            file_bytes(lab.scale),
+            window_s(lab.scale),
+        )?))
     }
 
     fn judge(&self, measurements: &[Measurement]) -> Conclusion {
@@ -298,31 +303,22 @@ fn costs(measurements: &[Measurement]) -> Table {
         "CPU s/GB",
         "MB/s",
     ];
-    let rows = PATHS.iter().filter_map(|described| {
-        let sent = Sent {
-            medium: Medium::Loopback,
-            path: described.path,
-            slice: SLICE,
-            chunk: CHUNK,
-            hot: true,
-        };
-        let best = sent.best(measurements, &CPU)?;
-        let measured = best.measurement;
-        let figure = |name: &str| measured.figures.get(name).map_or(f64::NAN, |e| e.median);
-        let (calls, faults) = (figure("system_calls_per_gb"), figure("page_faults_per_gb"));
-        Some(vec![
-            described.name.to_owned(),
-            described.route.to_owned(),
-            best.buffer.to_owned(),
-            described.cpu_copies.to_string(),
-            (described.cpu_copies + described.dma_copies).to_string(),
-            number(calls),
-            number(faults),
-            number(2.0 * (calls + faults)),
-            number(figure("context_switches_per_gb")),
-            number(figure("cpu_s_per_gb")),
-            number(figure("mb_per_s")),
-        ])
+    let rows = read_paths(measurements).into_iter().map(|path| {
+        let took = path.hot;
+        let per_gb = |per_mb: f64| number(per_mb * 1000.0);
+        vec![
+            path.name.to_owned(),
+            path.route.to_owned(),
+            path.buffer.to_owned(),
+            path.cpu_copies.to_string(),
+            (path.cpu_copies + path.dma_copies).to_string(),
+            per_gb(took.system_calls_per_mb),
+            per_gb(took.page_faults_per_mb),
+            per_gb(took.mode_switches_per_mb()),
+            per_gb(took.context_switches_per_mb),
+            number(took.cpu_s_per_gb),
+            number(took.mb_per_s),
+        ]
     });
     Table {
         title: "Each path as measured: hot, loopback, 64 KiB a call".into(),

@@ -27,6 +27,11 @@ pub fn compare(a: &Results, b: &Results) -> Result<String, ClaimsError> {
     for (name, ours, theirs) in differences(&a.host, &b.host) {
         let _ = writeln!(out, "  {name}: {ours}  |  {theirs}");
     }
+    for (results, which) in [(a, "first"), (b, "second")] {
+        for build in &results.builds {
+            let _ = writeln!(out, "  the {which} by {}", build.line());
+        }
+    }
     for claim in &a.claims {
         let Some(other) = b.claims.iter().find(|other| other.id == claim.id) else {
             continue;
@@ -150,6 +155,7 @@ mod tests {
             scale: "quick".into(),
             unix_s: 0,
             host,
+            builds: Vec::new(),
             quiet: Quiet {
                 repetitions: 10,
                 loud: 3,

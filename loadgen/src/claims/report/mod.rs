@@ -1,6 +1,8 @@
 //! The results: a table for the terminal, results.json, and one page that needs nothing else.
 
+mod builds;
 mod compare;
+mod diagrams;
 mod page;
 mod plots;
 mod summary;
@@ -19,6 +21,7 @@ use super::quiet::Noise;
 use super::record::Identity;
 use super::stats::Estimate;
 
+pub use builds::{Build, name_of_build};
 pub use compare::compare;
 pub use table::table;
 
@@ -49,6 +52,9 @@ pub struct Results {
     pub host: Host,
     /// How quiet the host was over all repetitions.
     pub quiet: Quiet,
+    /// What measured it, in order of time.
+    #[serde(default)]
+    pub builds: Vec<Build>,
     /// C1 to C20.
     pub claims: Vec<ClaimResult>,
 }
@@ -97,6 +103,7 @@ impl Results {
                 .duration_since(UNIX_EPOCH)
                 .map_or(0, |since| since.as_secs()),
             host,
+            builds: builds::of(&claims),
             quiet: Quiet {
                 repetitions: noise.len(),
                 loud: noise.iter().filter(|noise| noise.is_loud()).count(),

@@ -4,8 +4,9 @@ use minijinja::value::Serde;
 use minijinja::{Environment, Value, context};
 use serde::Serialize;
 
+use super::diagrams;
 use super::plots::{Picture, draw};
-use super::{COLOURS, Results, interval};
+use super::{Build, COLOURS, Results, interval};
 use crate::claims::ClaimsError;
 use crate::claims::outcome::{ClaimResult, Finding, Table};
 use crate::claims::plan::key_of;
@@ -35,6 +36,7 @@ struct ClaimView {
     why: String,
     findings: Vec<FindingView>,
     pictures: Vec<Picture>,
+    diagrams: Vec<Picture>,
     tables: Vec<Table>,
     notes: Vec<String>,
     thinning: Option<String>,
@@ -73,6 +75,8 @@ pub(super) fn page(results: &Results) -> Result<String, ClaimsError> {
                 repeated => quiet.repeated,
                 others => percent(&quiet.others_share),
                 steal => percent(&quiet.steal_share),
+                builds => results.builds.iter().map(Build::line).collect::<Vec<_>>(),
+                moves => diagrams::LEGEND,
                 claims => Value::from(Serde(&claims)),
             })
         })
@@ -94,13 +98,17 @@ fn view(claim: &ClaimResult) -> Result<ClaimView, ClaimsError> {
     );
     let thinning = claim.thinning.as_ref().map(|thinning| {
         format!(
-            "{} of {} points of the grid, {} repetitions of up to {}, {:.0} s expected of {:.0} s",
+            "{} of {} points of the grid, {} repetitions of up to {}, {:.0} s expected of {:.0} s{}",
             thinning.kept,
             thinning.points,
             thinning.repeats,
             thinning.repeats_wanted,
             thinning.expected_s,
-            thinning.budget_s
+            thinning.budget_s,
+            thinning
+                .remark
+                .as_ref()
+                .map_or_else(String::new, |remark| format!("; {remark}"))
         )
     });
     Ok(ClaimView {
@@ -111,6 +119,7 @@ fn view(claim: &ClaimResult) -> Result<ClaimView, ClaimsError> {
         why: conclusion.why.clone(),
         findings: conclusion.findings.iter().map(finding).collect(),
         pictures,
+        diagrams: diagrams::diagrams(claim),
         tables: conclusion.tables.clone(),
         notes,
         thinning,
@@ -188,6 +197,13 @@ pub(super) fn date(unix_s: u64) -> String {
     format!("{year}-{month:02}-{day:02}")
 }
 
+/// Day and minute in UTC.
+pub(super) fn moment(unix_s: u64) -> String {
+    let minutes = unix_s / 60;
+    let (hour, minute) = (minutes / 60 % 24, minutes % 60);
+    format!("{} {hour:02}:{minute:02} UTC", date(unix_s))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -197,6 +213,7 @@ mod tests {
         assert_eq!(date(0), "1970-01-01");
         assert_eq!(date(951_782_400), "2000-02-29");
         assert_eq!(date(1_767_225_599), "2025-12-31");
+        assert_eq!(moment(1_767_225_599), "2025-12-31 23:59 UTC");
     }
 
     #[test]
@@ -208,11 +225,19 @@ mod tests {
             unix_s: 0,
             host: crate::claims::host::Host::default(),
             quiet: super::super::Quiet::default(),
+            builds: [("a<b", 0), ("c", 7)]
+                .map(|(name, unix_s)| Build {
+                    name: name.into(),
+                    from_unix_s: unix_s,
+                    ..Build::default()
+                })
+                .to_vec(),
             claims: crate::claims::catalog::unbuilt(),
         };
         let page = page(&results).unwrap();
         assert!(page.contains("&lt;script&gt;") && !page.contains("<script>"));
         assert!(page.contains("not yet measured") && page.contains("C20"));
+        assert!(page.contains("2 builds") && page.contains("a&lt;b: 0 repetitions"));
         // Works offline: nothing is fetched.
         assert!(!page.contains("src=") && !page.contains("<link") && !page.contains("url("));
     }

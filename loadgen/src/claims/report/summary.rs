@@ -375,6 +375,7 @@ mod tests {
             unix_s: 0,
             host: Host::default(),
             quiet: Quiet::default(),
+            builds: Vec::new(),
             claims,
         };
         summary(&results).unwrap()

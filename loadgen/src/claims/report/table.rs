@@ -12,6 +12,11 @@ pub fn table(results: &Results) -> String {
     for claim in &results.claims {
         row(&mut out, claim);
     }
+    if results.builds.len() > 1 {
+        for build in &results.builds {
+            let _ = writeln!(out, "by {}", build.line());
+        }
+    }
     let quiet = &results.quiet;
     let _ = write!(
         out,
