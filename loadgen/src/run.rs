@@ -132,6 +132,8 @@ pub struct RunResult {
     pub usage: Usage,
     /// Bytes of record bodies before compression for each byte after.
     pub compression_ratio: Option<f64>,
+    /// Processor seconds that it took to put a record into a batch and to compress it, before the load began.
+    pub batching_cpu_s_per_record: Option<f64>,
     /// How producers did transactions, with what was left to the broker filled in.
     pub transactions: Option<TransactionOptions>,
     /// Connections that stayed silent beside the load, if any were asked for.
@@ -261,6 +263,7 @@ pub fn run(options: &RunOptions) -> Result<RunResult, RunError> {
             .as_ref()
             .and_then(|p| p.transactions.clone()),
         compression_ratio: ring.as_ref().map(|ring| ring.compression_ratio()),
+        batching_cpu_s_per_record: ring.as_ref().map(|ring| ring.batching_cpu_s_per_record()),
         ..RunResult::default()
     };
     if let Some(plan) = consume {

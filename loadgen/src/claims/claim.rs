@@ -56,6 +56,15 @@ pub struct Needs {
     pub setup_s: f64,
 }
 
+/// What a run finds on the host, for claims that go as far as it allows.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Means {
+    /// Free bytes on the disk under test.
+    pub free_bytes: u64,
+    /// MiB of the largest partition that an earlier part of the run has measured.
+    pub stored_mib: Option<u64>,
+}
+
 /// One claim and how it is measured.
 pub trait Claim: Sync {
     /// As the documents number it: C1.
@@ -75,9 +84,14 @@ pub trait Claim: Sync {
         scale.pick(2.0, 22.0, 280.0)
     }
 
+    /// What a reader of the plan should know, if anything.
+    fn remark(&self, _scale: Scale) -> Option<String> {
+        None
+    }
+
     /// How often points are repeated.
     fn repeats(&self, scale: Scale) -> Repeats {
-        let (min, steady, wanted) = scale.pick((2, 2, 2), (3, 5, 9), (5, 5, 9));
+        let (min, steady, wanted) = scale.pick((2, 2, 2), (3, 5, 15), (5, 5, 9));
         Repeats {
             min,
             steady,

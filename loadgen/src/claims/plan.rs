@@ -90,6 +90,9 @@ pub struct Thinning {
     pub budget_s: f64,
     /// Seconds it is expected to take.
     pub expected_s: f64,
+    /// What else limits it, in words.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub remark: Option<String>,
 }
 
 /// A claim's plan.
@@ -138,6 +141,7 @@ pub fn thin(points: Vec<Point>, repeats: Repeats, setup_s: f64, budget_s: f64) -
             repeats_wanted: repeats.wanted,
             budget_s,
             expected_s: cost(&kept, count),
+            remark: None,
         },
         points: kept,
     }

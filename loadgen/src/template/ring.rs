@@ -3,11 +3,13 @@
 use std::fs::File;
 use std::io::{self, Write};
 use std::sync::Arc;
+use std::time::Duration;
 
 use ringlog_engine::batch::{
     BatchBuilder, BatchHeader, CodecError, Compression, HEADER_LEN, NewRecord, codec,
 };
 use ringlog_engine::checksum::crc32c;
+use rustix::time::{ClockId, clock_gettime};
 use zerocopy::byteorder::big_endian::U32;
 use zerocopy::{FromZeros, IntoBytes};
 
@@ -32,6 +34,8 @@ pub struct TemplateRing {
     pub codec: Compression,
     /// All bodies in a memory file, if they are large: the kernel sends from its pages without copying them.
     pub bodies: Option<File>,
+    /// Processor time that it took to put all records into batches and to compress them, once.
+    pub batching_cpu: Duration,
 }
 
 impl TemplateRing {
@@ -49,10 +53,26 @@ impl TemplateRing {
             BatchSize::Bytes(bytes) if spec.files.is_empty() => records_in(spec, bytes),
             BatchSize::Bytes(_) => usize::MAX,
         };
+        let mut batching_cpu = Duration::ZERO;
         while next < payloads.len() {
+            let begun = thread_cpu();
             let (builder, places, end) = fill(spec, records_max, &payloads, next);
+            let uncompressed_len = builder.uncompressed_len() - HEADER_LEN;
             let keyed = spec.keys as usize > payloads.len();
-            templates.push(finish(spec, keyed, codec, builder, &places, &mut shifts)?);
+            // What changes from send to send is compressed when it is sent.
+            let built_with = match spec.stamped || keyed {
+                true => Compression::None,
+                false => codec,
+            };
+            let batch = builder.compression(built_with).build()?;
+            batching_cpu += thread_cpu().saturating_sub(begun);
+            let built = Built {
+                batch: &batch,
+                uncompressed_len,
+                codec: built_with,
+                places: &places,
+            };
+            templates.push(finish(spec, keyed, codec, &built, &mut shifts)?);
             next = end;
         }
         let bodies = memory_file(&mut templates)?;
@@ -61,6 +81,7 @@ impl TemplateRing {
             payloads,
             codec,
             bodies,
+            batching_cpu,
         })
     }
 
@@ -88,11 +109,23 @@ impl TemplateRing {
         before as f64 / after as f64
     }
 
+    /// Processor seconds that it takes to put a record into a batch and to compress it there.
+    #[must_use]
+    pub fn batching_cpu_s_per_record(&self) -> f64 {
+        self.batching_cpu.as_secs_f64() / self.payloads.len() as f64
+    }
+
     /// Payload of the record with this sequence number in any stream.
     #[must_use]
     pub fn payload(&self, sequence: u64) -> &[u8] {
         &self.payloads[(sequence % self.payloads.len() as u64) as usize]
     }
+}
+
+/// Processor time of the calling thread.
+fn thread_cpu() -> Duration {
+    let time = clock_gettime(ClockId::ThreadCPUTime);
+    Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
 }
 
 /// Writes the bodies into a memory file, unless all are small or change from send to send, and notes where each begins.
@@ -185,29 +218,31 @@ fn fill(
     (builder, places, end)
 }
 
+/// A batch that was just built.
+struct Built<'a> {
+    batch: &'a [u8],
+    /// Bytes of its body before compression.
+    uncompressed_len: usize,
+    /// What it is compressed with.
+    codec: Compression,
+    /// Where its values are, uncompressed.
+    places: &'a [usize],
+}
+
+/// Makes a template of a batch that is to be sent with `codec`.
 fn finish(
     spec: &PayloadSpec,
     keyed: bool,
     codec: Compression,
-    builder: BatchBuilder,
-    places: &[usize],
+    built: &Built<'_>,
     shifts: &mut Vec<(usize, Arc<CrcShift>)>,
 ) -> Result<Template, TemplateError> {
-    let uncompressed_len = builder.uncompressed_len() - HEADER_LEN;
-    // What changes from send to send is compressed when it is sent.
-    let changes = spec.stamped || keyed;
-    let batch = if changes {
-        builder.build()?
-    } else {
-        builder.compression(codec).build()?
-    };
-    let Some(&header) = BatchHeader::read(&batch) else {
+    let (batch, places) = (built.batch, built.places);
+    let Some(&header) = BatchHeader::read(batch) else {
         unreachable!("a batch that was just built has a header");
     };
     let mut header = header;
-    if changes {
-        header.attributes = (codec as i16).into();
-    }
+    header.attributes = (codec as i16).into();
     let body = batch[HEADER_LEN..].to_vec();
     let shift = match shifts.iter().find(|(length, _)| *length == body.len()) {
         Some((_, shift)) => Arc::clone(shift),
@@ -220,7 +255,7 @@ fn finish(
     let stamps = places.iter().map(|place| (place - HEADER_LEN) as u32);
     let keys = places
         .iter()
-        .map(|&place| digits_before(&batch, place) - HEADER_LEN);
+        .map(|&place| digits_before(batch, place) - HEADER_LEN);
     Ok(Template {
         body_crc: crc32c(&body),
         shift,
@@ -239,10 +274,10 @@ fn finish(
         value_bytes: values_len(
             &body,
             header.record_count.get(),
-            uncompressed_len,
-            if changes { Compression::None } else { codec },
+            built.uncompressed_len,
+            built.codec,
         )?,
-        uncompressed_len,
+        uncompressed_len: built.uncompressed_len,
         file_offset: 0,
         header,
         body,

@@ -21,8 +21,9 @@ use super::{Figures, Random, make_cold, make_hot};
 use crate::disk::measure::Stopwatch;
 use crate::disk::{BenchError, Scratch};
 
-/// Name of the file in the scratch folder.
+/// Name of the file in the scratch folder, and of the one that stays in the page cache.
 const FILE: &str = "slices";
+const HOT_FILE: &str = "slices-hot";
 /// Most slices that a file is cut into.
 const SLICES_MAX: u64 = 16_384;
 /// Hot slices lie within the first so many bytes.
@@ -59,6 +60,9 @@ pub struct Slices<'a> {
     bytes: u64,
     /// Memory to send from, made when it is first asked for.
     memory: OnceLock<Arc<File>>,
+    /// Whether hot slices lie in a file of their own, and whether it is there.
+    hot_apart: bool,
+    hot_made: OnceLock<()>,
 }
 
 impl<'a> Slices<'a> {
@@ -72,15 +76,51 @@ impl<'a> Slices<'a> {
             scratch,
             bytes,
             memory: OnceLock::new(),
+            hot_apart: false,
+            hot_made: OnceLock::new(),
         })
+    }
+
+    /// Hot slices lie in a file of their own, of [`Slices::hot_bytes`], which is read into memory once and stays: a file that is
+    /// made cold in between comes back in pieces of other sizes each time, and takes its time for it.
+    #[must_use]
+    pub fn with_a_hot_file(mut self) -> Self {
+        self.hot_apart = true;
+        self
+    }
+
+    /// Bytes of the file for hot slices beside one of `bytes`.
+    #[must_use]
+    pub fn hot_bytes(bytes: u64) -> u64 {
+        bytes.min(HOT_BYTES)
+    }
+
+    /// The file of a setting and its length.
+    fn place(&self, serving: &Serving) -> (&'static str, u64) {
+        let hot_bytes = Self::hot_bytes(self.bytes);
+        let apart = self.hot_apart && serving.hot && serving.slice <= hot_bytes;
+        match apart && serving.from == 0 {
+            true => (HOT_FILE, hot_bytes),
+            false => (FILE, self.bytes),
+        }
     }
 
     /// Bytes that the slices of a path lie in.
     fn span(&self, serving: &Serving) -> u64 {
         match serving.path.from_memory() {
             true => self.bytes.min(HOT_BYTES),
-            false => self.bytes,
+            false => self.place(serving).1,
         }
+    }
+
+    /// A setting's file; the one for hot slices is made when it is first asked for.
+    fn open(&self, serving: &Serving, direct: bool) -> Result<Arc<File>, BenchError> {
+        let (name, bytes) = self.place(serving);
+        if name == HOT_FILE && self.hot_made.get().is_none() {
+            self.scratch.make(name, bytes)?;
+            self.hot_made.get_or_init(|| ());
+        }
+        self.scratch.open(name, direct)
     }
 
     /// Memory with a file's name, filled with the file's first bytes.
@@ -126,7 +166,7 @@ impl<'a> Slices<'a> {
                 (memory.map_err(BenchError::operation("memory"))?, 1.0)
             }
             false => {
-                let file = self.scratch.open(FILE, false)?;
+                let file = self.open(serving, false)?;
                 let resident = match serving.hot {
                     true => make_hot(&file)?,
                     false => make_cold(&file)?,
@@ -157,7 +197,7 @@ impl<'a> Slices<'a> {
         reader: &[usize],
     ) -> io::Result<Figures> {
         pin(sender)?;
-        let direct = self.scratch.open(FILE, true).map_err(io::Error::other)?;
+        let direct = self.open(serving, true).map_err(io::Error::other)?;
         let link = Link::open(serving.medium, serving.buffer, reader)?;
         let chunk = serving.chunk.min(serving.slice.next_multiple_of(PAGE)) as usize;
         let mut way = path::open(serving.path, &file, &direct, chunk)?;
@@ -276,6 +316,36 @@ mod tests {
                 assert!(figures["mb_per_s"] > 0.0 && figures["system_calls_per_gb"] > 0.0);
             }
         }
+    }
+
+    #[test]
+    fn hot_slices_stay_where_they_are_while_the_file_is_made_cold() {
+        let stop = Arc::new(AtomicBool::new(false));
+        let scratch = Scratch::new(env!("CARGO_MANIFEST_DIR").as_ref(), stop).unwrap();
+        let slices = Slices::prepare(&scratch, 4 << 20)
+            .unwrap()
+            .with_a_hot_file();
+        let serving = |hot, from| Serving {
+            medium: Medium::Loopback,
+            hot,
+            slice: 1 << 20,
+            chunk: 65_536,
+            from,
+            path: Path::ReadSend,
+            buffer: SendBuffer::Grown,
+        };
+        let resident = |hot, from| {
+            let figures =
+                slices.measure(&serving(hot, from), Duration::from_millis(5), 1, &[], &[]);
+            figures.unwrap()["resident_share_before"]
+        };
+        assert!(resident(true, 0) > 0.99 && resident(false, 0) < 0.02);
+        let hot = scratch.open(HOT_FILE, false).unwrap();
+        let whole = super::super::mapping::Mapping::of(&hot).unwrap();
+        assert_eq!(whole.resident_share().unwrap(), 1.0);
+        // What is not at the file's beginning is another place of the one file.
+        assert_eq!(slices.place(&serving(true, 1 << 20)).0, FILE);
+        assert_eq!(slices.place(&serving(true, 0)).0, HOT_FILE);
     }
 
     #[test]

@@ -102,7 +102,7 @@ impl Claim for C1 {
                         // Dirty pages are written back at the end, on the clock.
                         let extra_s = match (op, cache) {
                             (Op::Write, Cache::Buffered) => scale.pick(0.02, 0.5, 1.5),
-                            _ => scale.pick(0.01, 0.05, 0.1),
+                            _ => scale.pick(0.01, 0.0, 0.1),
                         };
                         let rank = rank(cache, sync, block, depth);
                         points.push(Point::new(&point, rank, window_s(scale) + extra_s));
@@ -121,7 +121,7 @@ impl Claim for C1 {
     }
 
     fn budget_s(&self, scale: Scale) -> f64 {
-        scale.pick(4.0, 36.0, 430.0)
+        scale.pick(4.0, 30.0, 420.0)
     }
 
     fn rig<'a>(&self, lab: &'a Lab, _points: &[Point]) -> Result<Box<dyn Rig + 'a>, PointError> {

@@ -24,7 +24,7 @@ pub(super) const C12: WholeClaim = WholeClaim {
     points,
     space_gib: [2, 6, 12],
     setup_s: [0.5, 1.0, 1.0],
-    budget_s: [2.0, 28.0, 200.0],
+    budget_s: [2.0, 24.0, 188.0],
     judge,
 };
 

@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use ringlog_benches::claims::Figures;
 
-use super::whole::{Whole, WholeRig, compare, conclude, of, series, store, time};
+use super::whole::{STORED_MIB_PER_S, Whole, WholeRig, compare, conclude, of, series, store, time};
 use crate::claims::PointError;
-use crate::claims::claim::{Claim, Needs, Rig, Scale};
+use crate::claims::claim::{Claim, Means, Needs, Rig, Scale};
 use crate::claims::lab::Lab;
 use crate::claims::look_up::LookUps;
 use crate::claims::outcome::{Axis, Conclusion, Plot, Table};
@@ -17,9 +17,11 @@ use crate::claims::stats::Slope;
 use crate::claims::verdict::Expect;
 
 const APPEND: &str = "append, acknowledged";
-const BY_OFFSET: &str = "fetch at a random offset";
-const BY_TIME: &str = "search for a random time";
-const SIDES: [&str; 3] = [APPEND, BY_OFFSET, BY_TIME];
+const BY_OFFSET: &str = "fetch at a random offset, past the page cache";
+const BY_TIME: &str = "search for a random time, past the page cache";
+const HOT_BY_OFFSET: &str = "fetch at a random offset, page cache hot";
+const HOT_BY_TIME: &str = "search for a random time, page cache hot";
+const SIDES: [&str; 5] = [APPEND, BY_OFFSET, BY_TIME, HOT_BY_OFFSET, HOT_BY_TIME];
 /// The same: less than this factor.
 const SAME: f64 = 1.25;
 /// Bytes of a record, and bytes of a batch as they are stored.
@@ -28,16 +30,82 @@ const BATCH: u64 = 65_536;
 /// Bytes between entries of the sparse index, and of an entry: Kafka's defaults, which the engine keeps.
 const INDEX_EVERY: u64 = 4096;
 const INDEX_ENTRY: u64 = 8;
+/// Servers: one reads each batch from the device, however much memory the host has, the other from the page cache.
+const PAST: &str = "--read-path direct";
+const CACHED: &str = "--read-path pread";
 
-pub(super) struct C13;
+/// MiB that a full run may store at most in its largest partition, and for how long it may store it.
+const LARGEST_MIB: [u64; 8] = [
+    320 << 10,
+    160 << 10,
+    80 << 10,
+    60 << 10,
+    40 << 10,
+    30 << 10,
+    20 << 10,
+    15 << 10,
+];
+const STORE_S_MAX: f64 = 110.0;
+/// Share of the free space that may be filled.
+const FREE_SHARE: f64 = 0.9;
+/// MiB beside the partitions: journals, their reserves, indexes.
+const BESIDE_MIB: u64 = 1024;
 
-/// MiB stored.
-fn sizes(scale: Scale) -> &'static [u64] {
-    scale.pick(
-        &[4, 8][..],
-        &[128, 512, 2048][..],
-        &[1024, 3072, 10_240][..],
-    )
+/// The claim, with the largest partition that the disk and the time allow.
+pub(super) struct C13 {
+    largest_mib: Option<u64>,
+    limit: &'static str,
+}
+
+impl C13 {
+    /// On a disk with so much free space. What an earlier part of the run has measured, it goes on with.
+    pub(super) fn new(means: &Means) -> Self {
+        let free_mib = (means.free_bytes as f64 * FREE_SHARE) as u64 >> 20;
+        let fits = |mib: u64| needed_mib(Scale::Full, Some(mib)) <= free_mib;
+        let in_time = |mib: u64| mib as f64 / STORED_MIB_PER_S <= STORE_S_MAX;
+        let limit = match LARGEST_MIB.into_iter().find(|&mib| fits(mib)) {
+            Some(mib) if in_time(mib) => "by the free space",
+            Some(_) => "by the time to store it",
+            None => "by the free space",
+        };
+        let found = LARGEST_MIB
+            .into_iter()
+            .find(|&mib| fits(mib) && in_time(mib));
+        match means.stored_mib.filter(|mib| LARGEST_MIB.contains(mib)) {
+            Some(mib) => Self {
+                largest_mib: Some(mib),
+                limit: "to that of the run that it goes on with",
+            },
+            None => Self {
+                largest_mib: found,
+                limit,
+            },
+        }
+    }
+}
+
+/// MiB stored in the partitions that are read past the page cache; the verdict rests on the least and the most.
+fn sizes(scale: Scale, largest_mib: Option<u64>) -> Vec<u64> {
+    match scale {
+        Scale::Tiny => vec![4, 8],
+        Scale::Quick => vec![512, 2048],
+        Scale::Full => [1024, 10_240].into_iter().chain(largest_mib).collect(),
+    }
+}
+
+/// MiB stored in those that are read from it.
+fn cached_sizes(scale: Scale) -> [u64; 2] {
+    scale.pick([4, 8], [256, 1024], [1024, 3072])
+}
+
+fn stored_mib(scale: Scale, largest_mib: Option<u64>) -> u64 {
+    let past: u64 = sizes(scale, largest_mib).iter().sum();
+    past + cached_sizes(scale).iter().sum::<u64>()
+}
+
+/// MiB on the disk.
+fn needed_mib(scale: Scale, largest_mib: Option<u64>) -> u64 {
+    stored_mib(scale, largest_mib) * 103 / 100 + BESIDE_MIB
 }
 
 impl Claim for C13 {
@@ -50,56 +118,80 @@ impl Claim for C13 {
     }
 
     fn points(&self, scale: Scale) -> Vec<Point> {
+        let all = sizes(scale, self.largest_mib);
+        let ends = [all[0], all[all.len() - 1]];
         let mut points = Vec::new();
-        let (_, window_s) = time(scale);
-        for side in SIDES {
-            for &mib in sizes(scale) {
-                let load = match side {
-                    APPEND => {
-                        "produce -t {stored} -p 1 -s 256 --batch-records 1 --connections 1 {time}"
-                    }
-                    other => other,
-                };
-                // The page cache is set for look-ups alone: appends do not read.
-                let mut whole = Whole::new(side, mib, "", load).after(store(mib, 1), true);
-                if side == APPEND {
-                    whole.hot = None;
-                }
-                // The verdict rests on the least and the most.
-                let all = sizes(scale);
-                let ends = [all.first(), all.last()].contains(&Some(&mib));
-                let mut point = whole.point(u32::from(!ends), scale);
-                if side != APPEND {
-                    point.seconds = window_s / 2.0 + scale.pick(0.1, 0.3, 0.8);
-                }
-                points.push(point);
+        for side in [APPEND, BY_OFFSET, BY_TIME] {
+            for &mib in &all {
+                points.push(point(scale, side, mib, u32::from(!ends.contains(&mib))));
             }
+        }
+        for side in [HOT_BY_OFFSET, HOT_BY_TIME] {
+            points.extend(cached_sizes(scale).map(|mib| point(scale, side, mib, 1)));
         }
         points
     }
 
     fn needs(&self, scale: Scale) -> Needs {
-        let stored: u64 = sizes(scale).iter().sum();
+        // A quick run does without the page cache's.
+        let stored: u64 = match scale {
+            Scale::Quick => sizes(scale, None).iter().sum(),
+            _ => stored_mib(scale, self.largest_mib),
+        };
         Needs {
-            bytes: (stored << 20) * 11 / 10 + (512 << 20),
-            setup_s: 1.0 + stored as f64 / 400.0,
+            bytes: needed_mib(scale, self.largest_mib) << 20,
+            setup_s: 1.0 + stored as f64 / STORED_MIB_PER_S,
         }
     }
 
     fn budget_s(&self, scale: Scale) -> f64 {
-        scale.pick(4.0, 30.0, 240.0)
+        // What is stored differs from host to host; the repetitions get their time on every one.
+        scale.pick(4.0, 31.0, 225.0 + self.needs(scale).setup_s)
+    }
+
+    fn remark(&self, scale: Scale) -> Option<String> {
+        let largest = *sizes(scale, self.largest_mib).last()?;
+        let limit = match scale {
+            Scale::Full => self.limit,
+            _ => "by the run's length",
+        };
+        let size = super::size(largest << 20);
+        Some(format!("at most {size} in a partition, limited {limit}"))
     }
 
     fn rig<'a>(&self, lab: &'a Lab, _points: &[Point]) -> Result<Box<dyn Rig + 'a>, PointError> {
         Ok(Box::new(LookUpRig {
             whole: WholeRig::new(lab, self.id())?,
-            window: Duration::from_secs_f64(time(lab.scale).1 / 2.0),
+            window: Duration::from_secs_f64(look_up_s(lab.scale)),
         }))
     }
 
     fn judge(&self, measurements: &[Measurement]) -> Conclusion {
         judge(measurements)
     }
+}
+
+/// Seconds of look-ups that count.
+fn look_up_s(scale: Scale) -> f64 {
+    time(scale).1 / 2.0
+}
+
+fn point(scale: Scale, side: &str, mib: u64, rank: u32) -> Point {
+    let load = match side {
+        APPEND => "produce -t {stored} -p 1 -s 256 --batch-records 1 --connections 1 {time}",
+        other => other,
+    };
+    let hot = [HOT_BY_OFFSET, HOT_BY_TIME].contains(&side);
+    let server = if hot { CACHED } else { PAST };
+    let mut whole = Whole::new(side, mib, server, load).after(store(mib, 1), true);
+    if !hot {
+        whole.hot = None;
+    }
+    let mut point = whole.point(rank, scale);
+    if side != APPEND {
+        point.seconds = look_up_s(scale) + scale.pick(0.1, 0.3, 0.8);
+    }
+    point
 }
 
 struct LookUpRig<'a> {
@@ -117,7 +209,7 @@ impl Rig for LookUpRig<'_> {
         let mut look_ups = LookUps::new(&bootstrap, &topic)?;
         let seed = u64::from(repetition) + 1;
         match setting.side.as_str() {
-            BY_OFFSET => look_ups.offsets(self.window, seed),
+            BY_OFFSET | HOT_BY_OFFSET => look_ups.offsets(self.window, seed),
             _ => look_ups.times(self.window, seed),
         }
     }
@@ -127,10 +219,13 @@ impl Rig for LookUpRig<'_> {
     }
 }
 
-/// The sizes that were measured, smallest first.
-fn stored(measurements: &[Measurement]) -> Vec<u64> {
-    let mut sizes: Vec<u64> = measurements
+/// The sizes of which a side was measured, smallest first.
+fn sizes_of(measurements: &[Measurement], side: &str) -> Vec<u64> {
+    let of_side = measurements
         .iter()
+        .filter(|m| m.params.get("side").is_some_and(|found| found == side))
+        .filter(|m| !m.repetitions.is_empty());
+    let mut sizes: Vec<u64> = of_side
         .filter_map(|m| m.params.get("x")?.as_u64())
         .collect();
     sizes.sort_unstable();
@@ -139,11 +234,11 @@ fn stored(measurements: &[Measurement]) -> Vec<u64> {
 }
 
 fn judge(measurements: &[Measurement]) -> Conclusion {
-    let sizes = stored(measurements);
     let mut findings = Vec::new();
-    if let (Some(&small), Some(&large)) = (sizes.first(), sizes.last()) {
-        let name = |mib: u64| format!("{} stored", super::size(mib << 20));
-        for side in SIDES {
+    let name = |mib: u64| format!("{} stored", super::size(mib << 20));
+    for side in SIDES {
+        let sizes = sizes_of(measurements, side);
+        if let (Some(&small), Some(&large)) = (sizes.first(), sizes.last()) {
             findings.extend(compare(
                 measurements,
                 &format!("{side}: the same median after more was stored?"),
@@ -154,16 +249,12 @@ fn judge(measurements: &[Measurement]) -> Conclusion {
             ));
         }
     }
-    let slopes: Vec<(&str, Option<Slope>)> = SIDES
-        .map(|side| (side, slope(measurements, side, &sizes)))
-        .to_vec();
-    let words = slopes.iter().map(|(side, slope)| match slope {
-        Some(slope) => format!(
-            "{side} {} ± {} µs for a GiB more",
-            number(slope.per_x),
-            number(slope.error)
-        ),
-        None => format!("{side}: too few sizes for a slope"),
+    let slopes: Vec<(&str, Option<Slope>)> =
+        SIDES.map(|side| (side, slope(measurements, side))).to_vec();
+    let words = slopes.iter().filter_map(|(side, slope)| {
+        let slope = slope.as_ref()?;
+        let (per_gib, error) = (number(slope.per_x), number(slope.error));
+        Some(format!("{side} {per_gib} ± {error} µs for a GiB more"))
     });
     let why = words.collect::<Vec<_>>().join("; ");
     let mut conclusion = conclude(findings, why, measurements);
@@ -173,20 +264,23 @@ fn judge(measurements: &[Measurement]) -> Conclusion {
         y: Axis::log("µs"),
         series: series(measurements, &SIDES, "p50_us"),
     });
-    conclusion.tables.push(index(&sizes));
+    conclusion
+        .tables
+        .push(index(&sizes_of(measurements, BY_OFFSET)));
     conclusion.notes.push(
-        "Segments are in the page cache for look-ups. A fetch at an offset brings the one batch of 64 KiB that holds it, which is \
-         checked; a search for a time is a ListOffsets request."
+        "Past the page cache (--read-path direct) every look-up reads the device, however little is stored; with the page cache hot \
+         (--read-path pread) none does. A fetch at an offset brings the one batch of 64 KiB that holds it, which is checked; a \
+         search for a time is a ListOffsets request. The newest 256 MiB, which a server has in memory, are left alone."
             .into(),
     );
     conclusion
 }
 
 /// Microseconds for each GiB more, over all repetitions.
-fn slope(measurements: &[Measurement], side: &str, sizes: &[u64]) -> Option<Slope> {
-    let points: Vec<(f64, f64)> = sizes
-        .iter()
-        .filter_map(|&mib| Some((mib, of(measurements, side, mib)?)))
+fn slope(measurements: &[Measurement], side: &str) -> Option<Slope> {
+    let points: Vec<(f64, f64)> = sizes_of(measurements, side)
+        .into_iter()
+        .filter_map(|mib| Some((mib, of(measurements, side, mib)?)))
         .flat_map(|(mib, m)| {
             m.values("p50_us")
                 .into_iter()
@@ -233,5 +327,56 @@ mod tests {
         assert_eq!(verdict([152.0, 151.0, 150.0]), Verdict::DoesNotHold);
         assert_eq!(verdict([52.0, 151.0, 50.0]), Verdict::Undecided);
         assert_eq!(judge(&[]).verdict, Verdict::Undecided);
+    }
+
+    fn on_disk_of(gib: u64) -> C13 {
+        C13::new(&Means {
+            free_bytes: gib << 30,
+            stored_mib: None,
+        })
+    }
+
+    #[test]
+    fn as_much_is_stored_as_the_disk_and_the_time_allow() {
+        for (gib, mib, limit) in [
+            (20, None, "by the free space"),
+            (45, Some(20 << 10), "by the free space"),
+            (100, Some(40 << 10), "by the time to store it"),
+            (4000, Some(40 << 10), "by the time to store it"),
+        ] {
+            let claim = on_disk_of(gib);
+            assert_eq!(claim.largest_mib, mib, "{gib} GiB");
+            let remark = claim.remark(Scale::Full).unwrap();
+            assert!(remark.ends_with(limit), "{remark}");
+            assert!(claim.needs(Scale::Full).bytes <= gib << 30 || mib.is_none());
+        }
+        // Another free space does not change a run that goes on.
+        let means = Means {
+            free_bytes: 4000 << 30,
+            stored_mib: Some(20 << 10),
+        };
+        assert_eq!(C13::new(&means).largest_mib, Some(20 << 10));
+        assert!(
+            on_disk_of(1)
+                .remark(Scale::Quick)
+                .unwrap()
+                .contains("2 GiB")
+        );
+    }
+
+    #[test]
+    fn each_kind_of_look_up_is_compared_over_its_own_sizes() {
+        let all = [
+            (BY_OFFSET, 1024, 50.0),
+            (BY_OFFSET, 20_480, 51.0),
+            (HOT_BY_OFFSET, 1024, 9.0),
+            (HOT_BY_OFFSET, 3072, 30.0),
+        ]
+        .map(|(side, mib, us)| measurement(&Whole::new(side, mib, "", ""), "p50_us", &[us; 3]));
+        let conclusion = judge(&all);
+        let verdicts: Vec<Verdict> = conclusion.findings.iter().map(|f| f.verdict).collect();
+        assert_eq!(verdicts, [Verdict::Holds, Verdict::DoesNotHold]);
+        assert_eq!(conclusion.verdict, Verdict::DoesNotHold);
+        assert_eq!(conclusion.tables[0].rows.len(), 2);
     }
 }

@@ -20,7 +20,7 @@ pub(super) const C15: WholeClaim = WholeClaim {
     points,
     space_gib: [1, 8, 24],
     setup_s: [1.0, 2.0, 4.0],
-    budget_s: [2.0, 19.0, 280.0],
+    budget_s: [2.0, 17.5, 268.0],
     judge,
 };
 

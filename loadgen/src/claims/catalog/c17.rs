@@ -30,7 +30,7 @@ pub(super) const C17: WholeClaim = WholeClaim {
     points,
     space_gib: [1, 4, 10],
     setup_s: [1.0, 5.0, 15.0],
-    budget_s: [2.0, 19.0, 150.0],
+    budget_s: [2.0, 18.0, 120.0],
     judge,
 };
 

@@ -10,7 +10,7 @@ use crate::claims::PointError;
 use crate::claims::claim::{Claim, Needs, Rig, Scale};
 use crate::claims::lab::Lab;
 use crate::claims::outcome::{Axis, Conclusion, Finding, Mark, Plot, Series};
-use crate::claims::plan::Point;
+use crate::claims::plan::{Point, Repeats};
 use crate::claims::record::Measurement;
 use crate::claims::verdict::Expect;
 
@@ -23,6 +23,11 @@ const SIDES: [(Path, &str); 3] = [
 ];
 
 pub(super) struct C18;
+
+/// Each connection falls into a pace of its own, so many short windows say more than few long ones.
+fn window_s(scale: Scale) -> f64 {
+    scale.pick(0.01, 0.16, 0.8)
+}
 
 fn file_bytes(scale: Scale) -> u64 {
     scale.pick(8 << 20, 512 << 20, 2 << 30)
@@ -52,24 +57,39 @@ impl Claim for C18 {
                 path,
                 buffer,
             };
-            point(&serving, 0, scale)
+            // The verdict is about the other two.
+            let rank = u32::from(path == Path::ReadSend);
+            point(&serving, rank, scale, window_s(scale))
         })
         .collect()
     }
 
     fn needs(&self, scale: Scale) -> Needs {
         Needs {
-            bytes: file_bytes(scale),
+            bytes: ServingRig::disk_bytes(file_bytes(scale)),
             setup_s: scale.pick(0.1, 1.0, 3.0),
         }
     }
 
     fn budget_s(&self, scale: Scale) -> f64 {
-        scale.pick(2.0, 17.0, 120.0)
+        scale.pick(2.0, 29.0, 120.0)
+    }
+
+    fn repeats(&self, scale: Scale) -> Repeats {
+        let (min, steady, wanted) = scale.pick((2, 2, 2), (3, 13, 15), (5, 5, 9));
+        Repeats {
+            min,
+            steady,
+            wanted,
+        }
     }
 
     fn rig<'a>(&self, lab: &'a Lab, _points: &[Point]) -> Result<Box<dyn Rig + 'a>, PointError> {
-        Ok(Box::new(ServingRig::new(lab, file_bytes(lab.scale))?))
+        Ok(Box::new(ServingRig::new(
+            lab,
+            file_bytes(lab.scale),
+            window_s(lab.scale),
+        )?))
     }
 
     fn judge(&self, measurements: &[Measurement]) -> Conclusion {

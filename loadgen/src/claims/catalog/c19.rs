@@ -17,7 +17,7 @@ pub(super) const C19: WholeClaim = WholeClaim {
     points,
     space_gib: [1, 4, 8],
     setup_s: [0.1, 0.2, 0.2],
-    budget_s: [2.0, 10.0, 60.0],
+    budget_s: [2.0, 10.0, 30.0],
     judge,
 };
 

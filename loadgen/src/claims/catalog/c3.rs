@@ -4,7 +4,7 @@ use ringlog_benches::claims::transfer::{Medium, Path, Serving};
 
 use super::serving::{
     BUFFERS, Best, PATHS, RATE, Sent, ServingRig, at_their_best, buffers_note, no_veth, notes,
-    point,
+    point, window_s,
 };
 use crate::claims::PointError;
 use crate::claims::claim::{Claim, Needs, Rig, Scale};
@@ -90,7 +90,7 @@ impl Claim for C3 {
                                 path,
                                 buffer,
                             };
-                            let mut point = point(&serving, rank(&serving), scale);
+                            let mut point = point(&serving, rank(&serving), scale, window_s(scale));
                             // At least one transfer, however long it takes, at a slow disk's 500 MB/s.
                             point.seconds = point.seconds.max(slice as f64 / 5e8);
                             points.push(point);
@@ -107,7 +107,7 @@ impl Claim for C3 {
 
     fn needs(&self, scale: Scale) -> Needs {
         Needs {
-            bytes: file_bytes(scale),
+            bytes: ServingRig::disk_bytes(file_bytes(scale)),
             setup_s: scale.pick(0.1, 1.5, 3.0),
         }
     }
@@ -117,7 +117,11 @@ impl Claim for C3 {
     }
 
     fn rig<'a>(&self, lab: &'a Lab, _points: &[Point]) -> Result<Box<dyn Rig + 'a>, PointError> {
-        Ok(Box::new(ServingRig::new(lab, file_bytes(lab.scale))?))
+        Ok(Box::new(ServingRig::new(
+            lab,
+            file_bytes(lab.scale),
+            window_s(lab.scale),
+        )?))
     }
 
     fn judge(&self, measurements: &[Measurement]) -> Conclusion {

@@ -3,7 +3,7 @@
 use ringlog_benches::claims::transfer::{Medium, Path, SendBuffer, Serving};
 use serde_json::json;
 
-use super::serving::{ServingRig, point};
+use super::serving::{ServingRig, point, window_s};
 use crate::claims::PointError;
 use crate::claims::claim::{Claim, Needs, Rig, Scale};
 use crate::claims::lab::Lab;
@@ -53,7 +53,7 @@ impl Claim for C4 {
                     buffer: SendBuffer::Grown,
                 };
                 // Bringing the file into memory, or out of it.
-                let mut point = point(&serving, 0, scale);
+                let mut point = point(&serving, 0, scale, window_s(scale));
                 point.seconds += scale.pick(0.0, 0.4, 1.5);
                 points.push(point);
             }
@@ -69,11 +69,15 @@ impl Claim for C4 {
     }
 
     fn budget_s(&self, scale: Scale) -> f64 {
-        scale.pick(2.0, 19.0, 120.0)
+        scale.pick(2.0, 19.0, 106.0)
     }
 
     fn rig<'a>(&self, lab: &'a Lab, _points: &[Point]) -> Result<Box<dyn Rig + 'a>, PointError> {
-        Ok(Box::new(ServingRig::new(lab, file_bytes(lab.scale))?))
+        Ok(Box::new(ServingRig::of_one_file(
+            lab,
+            file_bytes(lab.scale),
+            window_s(lab.scale),
+        )?))
     }
 
     fn judge(&self, measurements: &[Measurement]) -> Conclusion {

@@ -34,7 +34,7 @@ pub(super) const C6: WholeClaim = WholeClaim {
     points,
     space_gib: [1, 8, 24],
     setup_s: [1.0, 2.0, 4.0],
-    budget_s: [2.0, 20.0, 280.0],
+    budget_s: [2.0, 13.0, 265.0],
     judge,
 };
 

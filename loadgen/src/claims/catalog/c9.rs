@@ -55,7 +55,7 @@ impl Claim for C9 {
                 points.push(Point::new(
                     &StorePoint { batch, store },
                     rank,
-                    scale.pick(0.2, 1.0, 3.0),
+                    scale.pick(0.2, 0.9, 3.0),
                 ));
             }
             // One commit at a time, as the others.
@@ -66,12 +66,16 @@ impl Claim for C9 {
         }
         let stores = STORES.map(|(store, _)| Some(store));
         for harmed in stores.into_iter().chain([None]) {
-            let seconds = if harmed.is_some() { 1.0 } else { 3.5 };
+            // A server is started for each flip.
+            let seconds = match harmed {
+                Some(_) => scale.pick(0.5, 0.7, 1.5),
+                None => scale.pick(1.7, 2.2, 6.0),
+            };
             let harm = Harm {
                 harmed,
-                flips: scale.pick(2, 4, 16),
+                flips: scale.pick(2, 4, 8),
             };
-            points.push(Point::new(&harm, 0, scale.pick(0.5, 1.0, 3.0) * seconds));
+            points.push(Point::new(&harm, 0, seconds));
         }
         points
     }
@@ -84,7 +88,7 @@ impl Claim for C9 {
     }
 
     fn budget_s(&self, scale: Scale) -> f64 {
-        scale.pick(4.0, 40.0, 270.0)
+        scale.pick(4.0, 31.0, 335.0)
     }
 
     fn rig<'a>(&self, lab: &'a Lab, _points: &[Point]) -> Result<Box<dyn Rig + 'a>, PointError> {

@@ -23,7 +23,7 @@ pub(super) const DRIVERS: WholeClaim = WholeClaim {
     points,
     space_gib: [1, 8, 24],
     setup_s: [0.5, 1.0, 2.0],
-    budget_s: [2.0, 22.0, 120.0],
+    budget_s: [2.0, 21.5, 115.0],
     judge,
 };
 

@@ -97,17 +97,14 @@ pub(super) const BUFFERS: [(SendBuffer, &str); 2] = [
     (SendBuffer::Narrow, "send buffer of 100 KiB"),
 ];
 
+/// Seconds of a window, unless a claim has its own.
 pub(super) fn window_s(scale: Scale) -> f64 {
     scale.pick(0.01, 0.25, 0.8)
 }
 
-/// A point, with the time for bringing the file into memory or out of it, for threads and connections.
-pub(super) fn point(serving: &Serving, rank: u32, scale: Scale) -> Point {
-    Point::new(
-        serving,
-        rank,
-        window_s(scale) + scale.pick(0.02, 0.15, 0.25),
-    )
+/// A point, with the time for taking the file out of memory, for threads and connections.
+pub(super) fn point(serving: &Serving, rank: u32, scale: Scale, window_s: f64) -> Point {
+    Point::new(serving, rank, window_s + scale.pick(0.02, 0.07, 0.25))
 }
 
 /// The rig of all three.
@@ -118,12 +115,29 @@ pub(super) struct ServingRig<'a> {
 }
 
 impl<'a> ServingRig<'a> {
-    pub(super) fn new(lab: &'a Lab, bytes: u64) -> Result<Self, PointError> {
-        Ok(Self {
-            slices: Slices::prepare(&lab.scratch, bytes)?,
+    /// Over a file of `bytes` and one for hot slices, with windows of so many seconds.
+    pub(super) fn new(lab: &'a Lab, bytes: u64, window_s: f64) -> Result<Self, PointError> {
+        let slices = Slices::prepare(&lab.scratch, bytes)?.with_a_hot_file();
+        Ok(Self::over(lab, slices, window_s))
+    }
+
+    /// Over one file for all slices.
+    pub(super) fn of_one_file(lab: &'a Lab, bytes: u64, window_s: f64) -> Result<Self, PointError> {
+        let slices = Slices::prepare(&lab.scratch, bytes)?;
+        Ok(Self::over(lab, slices, window_s))
+    }
+
+    /// Bytes on the disk of [`ServingRig::new`].
+    pub(super) fn disk_bytes(bytes: u64) -> u64 {
+        bytes + Slices::hot_bytes(bytes)
+    }
+
+    fn over(lab: &'a Lab, slices: Slices<'a>, window_s: f64) -> Self {
+        Self {
+            slices,
             lab,
-            window: Duration::from_secs_f64(window_s(lab.scale)),
-        })
+            window: Duration::from_secs_f64(window_s),
+        }
     }
 }
 

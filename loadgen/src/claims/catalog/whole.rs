@@ -149,17 +149,36 @@ pub(super) fn time(scale: Scale) -> (f64, f64) {
     scale.pick((0.1, 0.2), (0.3, 0.9), (1.0, 4.0))
 }
 
+/// Bytes of a record, unless the claim is about them.
+pub(super) const RECORD: u64 = 1024;
+
 /// A line that stores `mib` MiB of 1 KiB records in 64 KiB batches, over `partitions`.
 pub(super) fn store(mib: u64, partitions: u32) -> String {
-    // At a rate that any disk in question takes, for as long as it takes.
-    let seconds = (mib as f64 / 400.0).max(0.1);
-    let rate = mib * 1024 / (seconds.ceil() as u64).max(1);
+    store_records(mib, partitions, RECORD)
+}
+
+/// The same with records of `record` bytes.
+pub(super) fn store_records(mib: u64, partitions: u32, record: u64) -> String {
+    // At a rate that any disk and load in question takes, for as long as it takes: small records are many.
+    let mib_per_s = if record < RECORD {
+        200.0
+    } else {
+        STORED_MIB_PER_S
+    };
+    let seconds = (mib as f64 / mib_per_s).max(0.1).ceil();
+    let rate = (mib << 20) / record / (seconds as u64).max(1);
     format!(
-        "produce -p {partitions} -s 1024 --batch-bytes 65536 --connections 4 --in-flight 4 --warmup 0 --duration {:.0} \
-         --rate {rate}",
-        seconds.ceil()
+        "produce -p {partitions} -s {record} --batch-bytes 65536 --connections 4 --in-flight 4 --warmup 0 --duration {seconds:.0} \
+         --rate {rate}"
     )
 }
+
+/// MiB a second at which records of 1 KiB are stored.
+pub(super) const STORED_MIB_PER_S: f64 = 400.0;
+
+/// What a producer's processor does before it sends, and with sending together, seconds for a million records.
+pub(super) const BATCHING_CPU: &str = "batching_cpu_s_per_million_records";
+pub(super) const CLIENT_CPU: &str = "client_all_cpu_s_per_million_records";
 
 /// Starts each server when it is first needed and keeps it to the end of the claim.
 pub(super) struct WholeRig<'a> {
@@ -346,6 +365,13 @@ impl Rig for WholeRig<'_> {
         }
         if let Some(ratio) = result.compression_ratio {
             figures.insert("compression_ratio".into(), ratio);
+        }
+        if let Some(batching_s) = result.batching_cpu_s_per_record {
+            let batching = batching_s * 1e6;
+            figures.insert(BATCHING_CPU.into(), batching);
+            if let Some(sending) = figures.get("client_cpu_s_per_million_records").copied() {
+                figures.insert(CLIENT_CPU.into(), batching + sending);
+            }
         }
         Ok(figures)
     }
