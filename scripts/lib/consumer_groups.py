@@ -1,5 +1,5 @@
 """Groups of the consumer protocol (KIP-848) with clients of others: librdkafka's members come, go, are killed and live through a
-restart; Kafka's tools describe what there is."""
+restart, and change the group's protocol one by one; Kafka's tools describe what there is."""
 
 import re
 import time
@@ -15,17 +15,19 @@ def consumer_group_checks(context):
     """Members of librdkafka while the group changes, and a Java member as Kafka's tools see it."""
     needs = (CONSUMER_GROUP_HEARTBEAT, CONSUMER_GROUP_DESCRIBE)
     yield "consumer-group/hand-over", lambda log: _hand_over(context, log), needs
+    for strategy in ("range", "roundrobin"):
+        yield f"consumer-group/roll/{strategy}", lambda log, by=strategy: _hand_over(context, log, "--roll", by), needs
     yield "consumer-group/describe", lambda log: _describe(context, log), needs
 
 
-def _hand_over(context, log):
+def _hand_over(context, log, *how):
     confluent = context.client("confluent")
     prefix, group = context.topic("hand-over"), context.topic("hand-over-group")
     for letter in "ab":
         confluent.create_topic(context.at, log, f"{prefix}-{letter}", 6, {})
     program, _ = confluent.command()
     process = start(
-        [program, CLIENTS / "python" / "hand_over.py", "--bootstrap", context.at, "--group", group, prefix], log
+        [program, CLIENTS / "python" / "hand_over.py", "--bootstrap", context.at, "--group", group, *how, prefix], log
     )
     deadline, restarted = time.monotonic() + 90, False
     while process.poll() is None:

@@ -1,5 +1,6 @@
-"""Members of a consumer-protocol group (librdkafka) read topics by a regular expression while they come and go, one is killed
-and the broker restarts. Every record must be delivered, and none again once its commit was acknowledged.
+"""Members of a group (librdkafka) read topics by a regular expression while they come and go and the broker restarts. Every
+record must be delivered, and none again once its commit was acknowledged. Without --roll all speak the consumer protocol, and
+one is killed; with it the group starts under the classic protocol, and its members are replaced one by one, there and back.
 
 Prints a line for each thing that happens; "restart the broker" asks for that."""
 
@@ -39,15 +40,25 @@ class Ledger:
         with self.lock:
             return sum(map(len, self.delivered.values()))
 
+    def check(self, topics):
+        """What was delivered is committed, once nobody reads any more."""
+        for place in [(topic, partition) for topic in topics for partition in range(6)]:
+            offsets = self.delivered.get(place, set())
+            if self.committed.get(place) != len(offsets):
+                sys.exit(f"{place}: {len(offsets)} records delivered, {self.committed.get(place)} committed")
+
 
 class Member(threading.Thread):
     """Reads until it is told to leave. `note` hears of every record and every commit."""
 
-    def __init__(self, args, name, note):
+    def __init__(self, args, name, note, strategy=None):
         super().__init__(daemon=True)
         self.name, self.note, self.leaves, self.owned = name, note, threading.Event(), 0
+        protocol = {"group.protocol": "consumer"}
+        if strategy:
+            protocol = {"group.protocol": "classic", "partition.assignment.strategy": strategy}
         self.consumer = Consumer({
-            "bootstrap.servers": args.bootstrap, "group.id": args.group, "group.protocol": "consumer", "client.id": name,
+            "bootstrap.servers": args.bootstrap, "group.id": args.group, "client.id": name, **protocol,
             "auto.offset.reset": "earliest", "enable.auto.commit": False, "topic.metadata.refresh.interval.ms": 1000,
         })
         self.consumer.subscribe([f"^{args.prefix}-.*"])
@@ -70,6 +81,10 @@ class Member(threading.Thread):
                 self.note("committed", place, message.offset() + 1)
             self.owned = len(self.consumer.assignment())
         self.consumer.close()
+
+    def leave(self):
+        self.leaves.set()
+        self.join()
 
 
 def speak(what, place, offset):
@@ -155,17 +170,50 @@ def check(args):
     print("restart the broker", flush=True)
     records.send(2000)
     until("the third, killed, is given up", lambda: first.owned == second.owned == 6)
-    second.leaves.set()
+    second.leave()
     until("the second has left", lambda: first.owned == 12)
-    second.join()
     records.send(2000)
     until("the first reads everything again", everything)
-    first.leaves.set()
-    first.join()
-    for place in [(topic, partition) for topic in records.topics for partition in range(6)]:
-        offsets = ledger.delivered.get(place, set())
-        if ledger.committed.get(place) != len(offsets):
-            sys.exit(f"{place}: {len(offsets)} records delivered, {ledger.committed.get(place)} committed")
+    first.leave()
+    ledger.check(records.topics)
+
+
+def roll(args):
+    """Members of both protocols take each other's places while records come."""
+    ledger, records = Ledger(), Records(args)
+    notes = {"delivered": ledger.deliver, "committed": ledger.commit}
+    members = []
+
+    def join(name, strategy=None):
+        members.append(Member(args, name, lambda what, place, offset: notes[what](place, offset), strategy))
+        settle(f"{name} has joined")
+
+    def leave():
+        left = members.pop(0)
+        left.leave()
+        settle(f"{left.name} has left")
+
+    def settle(what):
+        records.send(500)
+        share = 12 // len(members)
+        until(f"{what}, and each has {share}", lambda: all(member.owned == share for member in members))
+        until("everything is read", lambda: ledger.count() == records.sent)
+
+    join("old 1", args.roll)
+    join("old 2", args.roll)
+    join("new 1")
+    leave()
+    print("restart the broker", flush=True)
+    settle("both protocols in one group")
+    join("new 2")
+    leave()
+    join("old 3", args.roll)
+    leave()
+    leave()
+    join("old 4", args.roll)
+    for member in members:
+        member.leave()
+    ledger.check(records.topics)
 
 
 def main():
@@ -173,10 +221,13 @@ def main():
     top.add_argument("--bootstrap", required=True)
     top.add_argument("--group", required=True)
     top.add_argument("--member", action="store_true", help="be a member and nothing else")
+    top.add_argument("--roll", metavar="STRATEGY", help="replace members of the classic protocol, which assign by STRATEGY, and back")
     top.add_argument("prefix", help="of the two topics, <prefix>-a and <prefix>-b, with 6 partitions each")
     args = top.parse_args()
     if args.member:
         Member(args, "third", speak).join()
+    elif args.roll:
+        roll(args)
     else:
         check(args)
 
