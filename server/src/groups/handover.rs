@@ -3,10 +3,11 @@
 use super::coordinator::Env;
 use super::error::GroupError;
 use super::group::Group;
-use super::member::JoinWait;
+use super::member::{JoinWait, Protocol};
 use super::rebalance::pending_bytes;
 use super::record::GroupValue;
 use super::timers::Alarm;
+use super::writes::MadeRecord;
 use super::{StrBytes, Token};
 
 /// What is left of a classic group that was taken away where nobody could be told.
@@ -17,15 +18,30 @@ pub(super) struct LeftBehind {
     syncs: Vec<Token>,
 }
 
+/// A classic group that has made way, should it have to come back: as stored, with what its members said of all the protocols
+/// they support.
+#[derive(Debug)]
+pub(super) struct SetAside {
+    value: GroupValue,
+    protocols: Vec<(StrBytes, Vec<Protocol>)>,
+}
+
 impl Group {
-    /// Puts `value` in the place of what there is of the classic protocol, and returns that; none is nothing.
+    fn set_aside(&self) -> SetAside {
+        let protocols = self.members();
+        SetAside {
+            value: self.value(|member| member.assignment.clone()),
+            protocols: protocols
+                .map(|member| (member.id.clone(), member.protocols.clone()))
+                .collect(),
+        }
+    }
+
+    /// Puts `group` in the place of what there is of the classic protocol, and returns that; none is nothing.
     /// [`Group::settle_classic`] follows.
-    pub(super) fn swap_classic(
-        &mut self,
-        value: Option<Box<GroupValue>>,
-    ) -> Option<Box<GroupValue>> {
+    pub(super) fn swap_classic(&mut self, group: Option<Box<SetAside>>) -> Option<Box<SetAside>> {
         let is_something = self.is_stored || self.members().len() > 0;
-        let before = is_something.then(|| Box::new(self.value(|member| member.assignment.clone())));
+        let before = is_something.then(|| Box::new(self.set_aside()));
         for (id, alarm) in std::mem::take(&mut self.pending) {
             self.discharge(pending_bytes(&id));
             self.left.alarms.push(alarm);
@@ -40,11 +56,22 @@ impl Group {
         let phases = [&mut self.join_phase, &mut self.sync_phase];
         self.left.alarms.extend(phases.map(std::mem::take));
         self.initial_delay = None;
-        match value {
-            Some(value) => self.restore(*value),
+        match group {
+            Some(group) => self.bring_back(*group),
             None => self.unstore(),
         }
         before
+    }
+
+    fn bring_back(&mut self, group: SetAside) {
+        self.restore(group.value);
+        for (id, protocols) in group.protocols {
+            if let Some(member) = self.member(&id) {
+                let (rebalance_ms, session_ms) =
+                    (member.rebalance_timeout_ms, member.session_timeout_ms);
+                self.update_member(&id, protocols, rebalance_ms, session_ms);
+            }
+        }
     }
 
     /// Cancels and answers what a classic group that was taken away has left: its members are to join again.
@@ -59,6 +86,13 @@ impl Group {
         for token in left.syncs {
             env.out.sync_error(token, error);
         }
+    }
+
+    /// Removes from the log what it holds of a classic group that there is none of.
+    pub(super) fn bury_classic(&mut self, env: &mut Env<'_>) {
+        let gone = MadeRecord::classic(&self.id, None, None);
+        env.writes
+            .consumer(self, vec![gone], None, env.config.batch_bytes_max);
     }
 
     /// Goes on with a classic group that has come back: its members are to join again.

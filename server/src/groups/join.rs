@@ -135,6 +135,7 @@ impl Coordinator {
         let joining = Joining::new(call, request)?;
         let is_unknown = request.member_id.is_empty();
         let has_room = self.has_room(joining.bytes());
+        let is_full = self.writes.is_full(self.config.unwritten_bytes_max);
         let id = is_unknown.then(|| {
             let prefix = joining.instance_id.as_ref().unwrap_or(&joining.client_id);
             let end = prefix.floor_char_boundary(MEMBER_ID_PREFIX_BYTES_MAX);
@@ -154,9 +155,10 @@ impl Coordinator {
             group.downgrade(env, topics);
             if group.is_shared() {
                 let id = id.unwrap_or_else(|| own(&request.member_id));
-                return match fits {
-                    true => group.join_shared(env, topics, &id, joining),
-                    false => Err(GroupError::GroupMaxSizeReached),
+                return match (fits, is_full) {
+                    (false, _) => Err(GroupError::GroupMaxSizeReached),
+                    (_, true) => Err(GroupError::CoordinatorLoadInProgress),
+                    _ => group.join_shared(env, topics, &id, joining),
                 };
             }
             group.become_classic(env);

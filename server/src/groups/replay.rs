@@ -5,6 +5,7 @@ use ringlog_engine::id::Now;
 use thiserror::Error;
 
 use super::coordinator::Coordinator;
+use super::error::GroupError;
 use super::group::{Group, State};
 use super::record::{CommittedOffset, GroupValue, Key, RecordFormatError};
 use super::{StrBytes, partition_of};
@@ -121,6 +122,12 @@ impl Coordinator {
                 }
                 if let Some(consumer) = &mut group.consumer {
                     consumer.drop_leftovers();
+                }
+                if group.is_shared() && group.members().len() > 0 {
+                    // Stored by a classic group that was taken back, before its tombstone was.
+                    group.swap_classic(None);
+                    group.settle_classic(env, GroupError::CoordinatorNotAvailable);
+                    group.bury_classic(env);
                 }
                 group.settle_consumer(env);
                 if group.members().len() > env.config.group_size_max {

@@ -27,7 +27,7 @@ impl Group {
         consumer.is_some_and(|consumer| !consumer.is_empty())
     }
 
-    /// JoinGroup; `new_id` is the id for a member that has none. The answer comes when everything it tells is durable.
+    /// JoinGroup of a member with this id, perhaps a new one. The answer comes when everything it tells is durable.
     pub(in crate::groups) fn join_shared(
         &mut self,
         env: &mut Env<'_>,

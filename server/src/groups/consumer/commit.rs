@@ -40,13 +40,7 @@ impl ConsumerGroup {
         if !self.has_member(by.member_id) {
             return Err(GroupError::UnknownMemberId);
         }
-        if self.is_classic(by.member_id) {
-            return match by.epoch == self.current(by.member_id).epoch {
-                true => Ok(()),
-                false => Err(GroupError::IllegalGeneration),
-            };
-        }
-        if version < 9 {
+        if version < 9 && !self.is_classic(by.member_id) {
             return Err(GroupError::UnsupportedVersion);
         }
         self.check_epochs(by, partitions, topic_id)
@@ -78,6 +72,13 @@ impl ConsumerGroup {
         topic_id: impl Fn(&str, i32) -> Option<TopicId>,
     ) -> Result<(), GroupError> {
         let current = self.current(by.member_id);
+        if self.is_classic(by.member_id) {
+            // Its epoch is its generation.
+            return match by.epoch == current.epoch {
+                true => Ok(()),
+                false => Err(GroupError::IllegalGeneration),
+            };
+        }
         let has_had = |(topic, partition): (&StrBytes, i32)| {
             let id = topic_id(topic, partition);
             let since = id.and_then(|id| current.assignment_epoch(id, partition));

@@ -2,6 +2,7 @@
 
 use super::super::coordinator::Env;
 use super::super::group::Group;
+use super::super::handover::SetAside;
 use super::super::record::GroupValue;
 use super::super::writes::{MadeRecord, Undo};
 use super::ConsumerGroup;
@@ -23,7 +24,7 @@ impl Edit<'_> {
     }
 
     /// Notes that the group of the classic protocol that `undo` is has been taken away.
-    pub(super) fn classic_gone(&mut self, undo: Box<GroupValue>) {
+    pub(super) fn classic_gone(&mut self, undo: Box<SetAside>) {
         self.records
             .push(MadeRecord::classic(self.id, None, Some(undo)));
     }

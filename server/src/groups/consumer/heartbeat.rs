@@ -7,7 +7,7 @@ use ringlog_engine::id::Now;
 use super::super::coordinator::{Call, Coordinator, Env, Response};
 use super::super::error::GroupError;
 use super::super::group::Group;
-use super::super::record::GroupValue;
+use super::super::handover::SetAside;
 use super::super::topics::Topics;
 use super::super::{StrBytes, own};
 use super::ConsumerGroup;
@@ -254,7 +254,7 @@ impl Edit<'_> {
         &mut self,
         env: &mut Env<'_>,
         group_id: &StrBytes,
-        before: Option<Box<GroupValue>>,
+        before: Option<Box<SetAside>>,
         changes: Vec<Change>,
     ) {
         let Some(before) = before else {

@@ -9,7 +9,8 @@ use super::super::consumer;
 use super::super::coordinator::{Outbox, Response};
 use super::super::error::GroupError;
 use super::super::group::Group;
-use super::super::record::{GroupValue, group_key};
+use super::super::handover::SetAside;
+use super::super::record::group_key;
 use super::{Change, Record, Write, Writes};
 
 /// What takes a change back.
@@ -17,7 +18,7 @@ use super::{Change, Record, Write, Writes};
 pub(in crate::groups) enum Undo {
     Consumer(consumer::Change),
     /// The group of the classic protocol that is then in place of what is.
-    Classic(Option<Box<GroupValue>>),
+    Classic(Option<Box<SetAside>>),
 }
 
 impl Undo {
@@ -43,7 +44,7 @@ impl MadeRecord {
     pub(in crate::groups) fn classic(
         group_id: &str,
         value: Option<Vec<u8>>,
-        undo: Option<Box<GroupValue>>,
+        undo: Option<Box<SetAside>>,
     ) -> Self {
         Self {
             key: group_key(group_id),

@@ -142,6 +142,10 @@ impl Group {
             Change::Undecided(..) | Change::Made(_) => false,
             Change::Group => {
                 self.writes_on_the_way -= 1;
+                if is_durable && self.consumer.is_some() {
+                    // The classic group that this is of has made way meanwhile, or was taken back.
+                    self.bury_classic(env);
+                }
                 false
             }
             Change::GroupGone => {

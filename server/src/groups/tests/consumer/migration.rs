@@ -1,14 +1,8 @@
 //! Members of both protocols in one group, and the group's change from one protocol to the other.
 
-use bytes::BytesMut;
-use kafka_wire::{
-    ConsumerGroupDescribeRequest, ConsumerProtocolAssignment, ConsumerProtocolSubscription,
-    LeaveGroupRequest, consumer_protocol_assignment, consumer_protocol_subscription,
-    decode_consumer_protocol_assignment, encode_consumer_protocol_assignment,
-    encode_consumer_protocol_subscription,
-};
-use kafka_wire_core::{ApiVersion, DecodeLimits};
+use kafka_wire::{ConsumerGroupDescribeRequest, LeaveGroupRequest};
 
+use super::embedded::{read_assignment, said, write_assignment};
 use super::*;
 
 /// A member of the classic protocol as its client has it.
@@ -33,20 +27,10 @@ impl Old {
     }
 
     fn join_request(&self) -> JoinGroupRequest {
-        let mut owned = consumer_protocol_subscription::TopicPartition::default();
-        owned.topic = "topic".into();
-        owned.partitions = self.reads.clone();
-        let mut said = ConsumerProtocolSubscription::default();
-        said.topics = vec!["topic".into()];
-        said.owned_partitions = match self.keeps {
-            true => vec![owned],
-            false => Vec::new(),
-        };
-        let mut bytes = BytesMut::new();
-        encode_consumer_protocol_subscription(&mut bytes, &said, ApiVersion::new(1)).unwrap();
+        let owned: &[i32] = if self.keeps { &self.reads } else { &[] };
         let mut request = join_request("g", &self.id);
         request.group_instance_id = self.instance.clone();
-        request.protocols[0].metadata = bytes.freeze();
+        request.protocols[0].metadata = said(&["topic"], owned, 1);
         request
     }
 
@@ -55,27 +39,6 @@ impl Old {
         request.group_instance_id = self.instance.clone();
         request
     }
-}
-
-/// An assignment of partitions of the topic, as a leader's assignor writes it.
-fn assignment(partitions: &[i32], user_data: Option<&'static [u8]>) -> Bytes {
-    let mut of_topic = consumer_protocol_assignment::TopicPartition::default();
-    of_topic.topic = "topic".into();
-    of_topic.partitions = partitions.to_vec();
-    let mut assignment = ConsumerProtocolAssignment::default();
-    assignment.assigned_partitions = vec![of_topic];
-    assignment.user_data = user_data.map(Bytes::from_static);
-    let mut bytes = BytesMut::new();
-    encode_consumer_protocol_assignment(&mut bytes, &assignment, ApiVersion::new(1)).unwrap();
-    bytes.freeze()
-}
-
-fn read_assignment(bytes: &Bytes) -> Vec<i32> {
-    let (version, found) =
-        decode_consumer_protocol_assignment(bytes.clone(), DecodeLimits::default()).unwrap();
-    assert_eq!(version.value(), 1, "in the member's version");
-    let topics = found.assigned_partitions.into_iter();
-    topics.flat_map(|of_topic| of_topic.partitions).collect()
 }
 
 impl Rig {
@@ -100,7 +63,7 @@ impl Rig {
         for (member, share) in members.iter().zip(&shares) {
             let mut entry = SyncGroupRequestAssignment::default();
             entry.member_id = member.id.clone();
-            entry.assignment = assignment(share, None);
+            entry.assignment = write_assignment(share, None);
             assigned.push(entry);
         }
         let syncs: Vec<u64> = members
@@ -469,7 +432,7 @@ fn a_policy_and_what_would_be_lost_forbid_the_change() {
     member.generation = rig.join_answer(slot).generation_id;
     let mut entry = SyncGroupRequestAssignment::default();
     entry.member_id = member.id.clone();
-    entry.assignment = assignment(&[0], Some(b"mine"));
+    entry.assignment = write_assignment(&[0], Some(b"mine"));
     let mut request = member.sync_request();
     request.assignments = vec![entry];
     let slot = rig.sync(&request);

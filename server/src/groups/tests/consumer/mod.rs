@@ -1,5 +1,6 @@
 //! Groups of the consumer protocol, by hand: members of a group of one topic with six partitions, unless a test has others.
 
+mod embedded;
 mod failures;
 mod membership;
 mod migration;

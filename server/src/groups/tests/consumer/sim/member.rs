@@ -6,10 +6,12 @@ use kafka_wire::{OffsetCommitResponse, OffsetFetchResponse};
 
 use super::*;
 
-const BEAT_MS: u64 = 1_000;
+pub(super) const BEAT_MS: u64 = 1_000;
 /// A request is given up after this and said again over another connection.
 const PATIENCE_MS: u64 = 3_000;
-const REVOCATION_MS: i32 = 5_000;
+/// A JoinGroup may take as long as a rebalance.
+const JOIN_PATIENCE_MS: u64 = 15_000;
+pub(super) const REVOCATION_MS: i32 = 5_000;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Phase {
@@ -17,6 +19,8 @@ pub(super) enum Phase {
     Live,
     /// It is to give up some of what it reads, by the time in `revoked_ms`.
     Revoking,
+    /// It has no assignment of its generation, as a member of the classic protocol.
+    Joining,
 }
 
 #[derive(Debug)]
@@ -25,6 +29,11 @@ pub(super) struct Member {
     instance: Option<StrBytes>,
     regex: Option<&'static str>,
     assignor: Option<&'static str>,
+    /// How far it is in the classic protocol, if it speaks that.
+    pub(super) is_old: bool,
+    pub(super) stage: Stage,
+    /// How many partitions it has dealt out, if it leads: it joins again when there are more.
+    pub(super) dealt: Option<i32>,
     pub(super) phase: Phase,
     pub(super) epoch: i32,
     pub(super) reads: BTreeSet<Place>,
@@ -39,17 +48,21 @@ pub(super) struct Member {
     pub(super) next_act_ms: u64,
     pub(super) asked_ms: u64,
     /// When its last heartbeat went.
-    beat_ms: u64,
+    pub(super) beat_ms: u64,
     pub(super) awaiting: Option<u64>,
 }
 
 impl Member {
-    pub(super) fn new(at: usize) -> Self {
+    pub(super) fn new(at: usize, is_old: bool) -> Self {
+        let id = format!("first-{at}");
         Self {
-            id: format!("first-{at}").into(),
+            id: if is_old { "" } else { &id }.into(),
             instance: at
                 .is_multiple_of(3)
                 .then(|| format!("instance-{at}").into()),
+            is_old,
+            stage: Stage::default(),
+            dealt: None,
             regex: at.is_multiple_of(4).then_some("t.*"),
             assignor: (at == 5).then_some("range"),
             phase: Phase::Live,
@@ -71,7 +84,7 @@ impl Member {
     /// Names of the topics it subscribes to.
     pub(super) fn topics(&self, topics: &FakeTopics) -> Vec<String> {
         let mut names = vec!["topic".to_owned()];
-        if self.regex.is_some_and(|regex| regex.starts_with('t')) {
+        if !self.is_old && self.regex.is_some_and(|regex| regex.starts_with('t')) {
             topics.each_name(&mut |name| {
                 if name.starts_with('t') && name != "topic" {
                     names.push(name.to_owned());
@@ -82,13 +95,23 @@ impl Member {
     }
 
     /// It reads nothing any more and joins anew.
-    fn abandon(&mut self) {
+    pub(super) fn abandon(&mut self) {
         self.epoch = 0;
+        self.forget();
+        self.full = true;
+        self.phase = Phase::Live;
+        if self.is_old {
+            self.id = StrBytes::default();
+            self.stage = Stage::Join;
+            self.phase = Phase::Joining;
+        }
+    }
+
+    /// It reads nothing any more.
+    pub(super) fn forget(&mut self) {
         self.reads.clear();
         self.told.clear();
         self.next.clear();
-        self.full = true;
-        self.phase = Phase::Live;
     }
 
     fn owned(&self) -> Vec<TopicPartitions> {
@@ -140,6 +163,9 @@ impl World {
         member.conn = self.conns;
         member.awaiting = None;
         member.full = true;
+        if member.stage != Stage::Live {
+            member.stage = Stage::Join;
+        }
     }
 
     pub(super) fn crash(&mut self, member: usize) {
@@ -154,6 +180,7 @@ impl World {
             return;
         }
         self.names += 1;
+        self.members[member].is_old = self.random.one_in(2);
         self.members[member].id = format!("later-{}", self.names).into();
         self.members[member].abandon();
         self.reconnect(member);
@@ -163,6 +190,9 @@ impl World {
         let state = &mut self.members[member];
         if state.phase != Phase::Live || state.awaiting.is_some() || state.epoch == 0 {
             return;
+        }
+        if state.is_old {
+            return self.leave_old(member);
         }
         let epoch = match state.instance {
             Some(_) => -2,
@@ -194,10 +224,17 @@ impl World {
             return;
         }
         if state.awaiting.is_some() {
-            if now_ms > state.asked_ms + PATIENCE_MS {
+            let patience_ms = match state.stage {
+                Stage::Join if state.is_old => JOIN_PATIENCE_MS,
+                _ => PATIENCE_MS,
+            };
+            if now_ms > state.asked_ms + patience_ms {
                 self.reconnect(member);
             }
             return;
+        }
+        if state.is_old {
+            return self.act_old(member);
         }
         if state.phase == Phase::Revoking && now_ms >= state.revoked_ms {
             let told = state.told.clone();
@@ -211,11 +248,17 @@ impl World {
             return;
         }
         let is_due = now_ms >= state.beat_ms + BEAT_MS || state.full || state.changed;
+        match is_due {
+            true => self.beat_now(member),
+            false => self.read_on(member),
+        }
+    }
+
+    /// Asks from where to read, or commits how far it has read.
+    pub(super) fn read_on(&mut self, member: usize) {
+        let state = &self.members[member];
         let mut reads = state.reads.iter();
-        let is_fetched = reads.all(|place| state.next.contains_key(place));
-        if is_due {
-            self.beat_now(member);
-        } else if !is_fetched {
+        if !reads.all(|place| state.next.contains_key(place)) {
             self.fetch(member);
         } else if self.random.one_in(4) {
             self.commit(member);
@@ -232,8 +275,9 @@ impl World {
         let state = &self.members[member];
         let mut group = OffsetFetchRequestGroup::default();
         group.group_id = "g".into();
-        group.member_id = Some(state.id.clone());
-        group.member_epoch = state.epoch;
+        // Members of the classic protocol do not say who they are.
+        group.member_id = (!state.is_old).then(|| state.id.clone());
+        group.member_epoch = if state.is_old { -1 } else { state.epoch };
         group.topics = None;
         let mut request = OffsetFetchRequest::default();
         request.groups = vec![group];
@@ -254,7 +298,7 @@ impl World {
         *offset += 1;
         let mut request = commit_request("g", &state.id, state.epoch, name, *offset);
         request.topics[0].partitions[0].partition_index = place.1;
-        request.group_instance_id = state.instance.clone();
+        request.group_instance_id = state.instance.clone().filter(|_| !state.is_old);
         self.send(member, Ask::Commit(request));
     }
 
@@ -273,6 +317,9 @@ impl World {
                     Response::ConsumerHeartbeat(response) => self.beaten(member, &response),
                     Response::Fetch(response) => self.fetched(member, &response),
                     Response::Commit(response) => self.committed(member, &response),
+                    Response::Join(response) => self.joined(member, &response),
+                    Response::Sync(response) => self.synced(member, &response),
+                    Response::Heartbeat(response) => self.heard(member, &response),
                     other => panic!("seed {}: {other:?}", self.seed),
                 }
             }
@@ -366,6 +413,8 @@ impl World {
             || is(GroupError::UnknownMemberId)
             || is(GroupError::UnknownTopicOrPartition)
             || is(GroupError::GroupIdNotFound)
+            || is(GroupError::IllegalGeneration)
+            || is(GroupError::RebalanceInProgress)
             || is(GroupError::CoordinatorNotAvailable);
         assert!(is_known, "seed {}: {}", self.seed, partition.error_code);
         // What it may have committed is not known: it asks.

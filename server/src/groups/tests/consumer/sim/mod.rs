@@ -1,8 +1,9 @@
-//! One consumer group under simulated members that join, leave, crash, stall and lose connections, over a coordinator that is
+//! One group under simulated members of both protocols that join, leave, crash, stall and lose connections, over a coordinator that is
 //! killed and starts from its log, while topics come, grow and go. A connection keeps the order of what is on it; what was
 //! sent over a lost one may still arrive, so requests come again, late and in another order.
 
 mod member;
+mod old;
 
 use std::collections::{BTreeSet, VecDeque};
 
@@ -10,7 +11,8 @@ use kafka_wire::OffsetCommitRequest;
 
 use super::super::random::{Lines, Random, pop_due, send};
 use super::*;
-use member::{Member, Phase};
+use member::{BEAT_MS, Member, Phase, REVOCATION_MS};
+use old::Stage;
 
 const STEP_MS: u64 = 50;
 const FAULTS_MS: u64 = 120_000;
@@ -21,6 +23,10 @@ type Place = (TopicId, i32);
 
 enum Ask {
     Beat(ConsumerGroupHeartbeatRequest),
+    Join(JoinGroupRequest),
+    Sync(SyncGroupRequest),
+    Heartbeat(HeartbeatRequest),
+    Leave(LeaveGroupRequest),
     Commit(OffsetCommitRequest),
     Fetch(OffsetFetchRequest),
 }
@@ -52,6 +58,9 @@ struct World {
     // What happened, so that a world in which nothing does is found out.
     assignments: u64,
     commits: u64,
+    /// Changes of protocol under members of both.
+    turns: u64,
+    was_consumer: bool,
 }
 
 fn sim_config() -> GroupsConfig {
@@ -67,6 +76,10 @@ impl World {
     fn new(seed: u64) -> Self {
         let mut random = Random(seed);
         let count = 2 + random.below(5) as usize;
+        // Of some worlds all members begin under the same protocol.
+        let old_in_four = random.below(5);
+        let members = (0..count).map(|at| Member::new(at, random.below(4) < old_in_four));
+        let members = members.collect();
         let mut world = Self {
             seed,
             random,
@@ -78,7 +91,7 @@ impl World {
             coordinator: coordinator(sim_config()),
             log: Vec::new(),
             disk: VecDeque::new(),
-            members: (0..count).map(Member::new).collect(),
+            members,
             requests: Lines::new(),
             responses: Lines::new(),
             askers: BTreeMap::new(),
@@ -90,6 +103,8 @@ impl World {
             acked: BTreeMap::new(),
             assignments: 0,
             commits: 0,
+            turns: 0,
+            was_consumer: false,
         };
         world.topics.put("tales", TopicId([8; 16]), 4);
         world.restart();
@@ -214,13 +229,27 @@ impl World {
                         conn: ConnId(conn),
                         slot,
                     },
-                    version: if matches!(ask, Ask::Beat(_)) { 1 } else { 9 },
+                    version: match ask {
+                        Ask::Beat(_) => 1,
+                        Ask::Sync(_) | Ask::Leave(_) => 5,
+                        _ => 9,
+                    },
                     client_id: "sim",
                     client_host: "/sim",
                 };
                 let topics = &self.topics;
                 let id_of = |name: &str, _| topics.topic(name).map(|topic| topic.id);
                 match ask {
+                    Ask::Join(request) => {
+                        // Members of the classic protocol have given up everything when they join.
+                        self.held.remove(&request.member_id);
+                        self.coordinator.join(now, &call, &request, topics);
+                    }
+                    Ask::Sync(request) => self.coordinator.sync(now, &call, &request, topics),
+                    Ask::Heartbeat(request) => {
+                        self.coordinator.heartbeat(now, &call, &request, topics);
+                    }
+                    Ask::Leave(request) => self.coordinator.leave(now, &call, &request, topics),
                     Ask::Beat(request) => {
                         note_released(&mut self.held, &request);
                         self.coordinator
@@ -256,8 +285,11 @@ impl World {
     fn collect(&mut self) {
         while let Some((token, response)) = self.coordinator.next_response() {
             let asker = self.askers.remove(&token.slot);
-            if let (Some(asker), Response::ConsumerHeartbeat(response)) = (asker, &response) {
-                self.check_told(&asker, response);
+            // An answer that nobody waits for any more tells nobody.
+            let mut members = self.members.iter();
+            let is_awaited = members.any(|member| member.awaiting == Some(token.slot));
+            if let (true, Some(asker), Some(told)) = (is_awaited, asker, self.told(&response)) {
+                self.check_told(&asker, told);
             }
             let at_ms = self.now_ms + self.delay_ms();
             send(
@@ -276,23 +308,34 @@ impl World {
 
     // --- what must hold ---
 
+    /// What an answer tells its member to read, if it does.
+    fn told(&self, response: &Response) -> Option<BTreeSet<Place>> {
+        match response {
+            Response::ConsumerHeartbeat(response) if response.error_code == 0 => {
+                let topics = response.assignment.as_ref()?.topic_partitions.iter();
+                let places =
+                    topics.flat_map(|of| of.partitions.iter().map(|p| (topic_id(of.topic_id), *p)));
+                Some(places.collect())
+            }
+            Response::Sync(response) if response.error_code == 0 => {
+                let id = self.topics.topic("topic")?.id;
+                let partitions = embedded::read_assignment(&response.assignment).into_iter();
+                Some(partitions.map(|partition| (id, partition)).collect())
+            }
+            _ => None,
+        }
+    }
+
     /// Nobody is told to read what another member was told and has not given up.
-    fn check_told(&mut self, id: &StrBytes, response: &ConsumerGroupHeartbeatResponse) {
-        let Some(assignment) = response
-            .assignment
-            .as_ref()
-            .filter(|_| response.error_code == 0)
-        else {
-            return;
-        };
+    fn check_told(&mut self, id: &StrBytes, told: BTreeSet<Place>) {
         self.assignments += 1;
-        let topics = assignment.topic_partitions.iter();
-        let told: BTreeSet<Place> = topics
-            .flat_map(|of| of.partitions.iter().map(|p| (topic_id(of.topic_id), *p)))
-            .collect();
         let group = self.coordinator.groups.get(&StrBytes::from("g"));
-        let consumer = group.and_then(|group| group.consumer.as_ref());
-        let is_member = |id: &StrBytes| consumer.is_some_and(|consumer| consumer.has_member(id));
+        let is_member = |id: &StrBytes| {
+            group.is_some_and(|group| {
+                let consumer = group.consumer.as_ref();
+                group.has_member(id) || consumer.is_some_and(|consumer| consumer.has_member(id))
+            })
+        };
         self.held.retain(|id, _| is_member(id));
         for (other, held) in self.held.iter().filter(|(other, _)| *other != id) {
             let both = held.intersection(&told).next();
@@ -322,6 +365,11 @@ impl World {
             self.check_replay();
         }
         self.check_offsets();
+        let group = self.group();
+        let has_members = group.is_some_and(|group| !group.is_without_members());
+        let is_consumer = group.is_some_and(|group| group.consumer.is_some());
+        self.turns += u64::from(has_members && is_consumer != self.was_consumer);
+        self.was_consumer = is_consumer;
     }
 
     /// What the log gives is what there is.
@@ -329,8 +377,15 @@ impl World {
         let again = self.read_log();
         let of = |coordinator: &Coordinator| {
             let group = coordinator.groups.get(&StrBytes::from("g"))?;
+            assert!(
+                group.members().len() == 0 || !group.is_shared(),
+                "seed {}: of both protocols at once",
+                self.seed
+            );
             let consumer = group.consumer.as_ref().map(|consumer| consumer.stored());
-            Some((consumer, group.offsets.clone()))
+            // A classic group is stored when its leader has assigned.
+            let is_stored = consumer.is_some() || !group.offsets.is_empty();
+            is_stored.then(|| (consumer, group.offsets.clone()))
         };
         assert_eq!(
             of(&again),
@@ -376,19 +431,25 @@ impl World {
         if alive.is_empty() {
             return;
         }
-        let consumer = self.group().and_then(|group| group.consumer.as_ref());
-        let consumer = consumer.unwrap_or_else(|| panic!("seed {seed}: no group"));
-        let epoch = consumer.settled_epoch();
-        assert!(
-            epoch.is_some(),
-            "seed {seed}: {alive:#?} of {:#?}",
-            consumer.stored()
+        let Some(group) = self.group() else {
+            panic!("seed {seed}: no group");
+        };
+        let (epoch, members) = match &group.consumer {
+            Some(consumer) => (consumer.settled_epoch(), consumer.member_count()),
+            None => (Some(group.generation), group.members().len()),
+        };
+        assert!(epoch.is_some(), "seed {seed}: {alive:#?} of {group:#?}");
+        assert_eq!(
+            members,
+            alive.len(),
+            "seed {seed}: {alive:#?} of {group:#?}"
         );
-        assert_eq!(consumer.member_count(), alive.len(), "seed {seed}");
+        let is_old = alive.iter().all(|member| member.is_old);
+        assert_eq!(is_old, group.consumer.is_none(), "seed {seed}");
         let mut read: Vec<Place> = Vec::new();
         let mut wanted: BTreeSet<Place> = BTreeSet::new();
         for member in &alive {
-            assert_eq!(member.phase, Phase::Live, "seed {seed}");
+            assert_eq!(member.phase, Phase::Live, "seed {seed}: {member:#?}");
             assert_eq!(Some(member.epoch), epoch, "seed {seed}");
             read.extend(&member.reads);
             for name in member.topics(&self.topics) {
@@ -428,8 +489,8 @@ fn note_released(
     }
 }
 
-/// How often a seed's world did what it is there to do: assignments, commits, runs.
-fn live(seed: u64) -> (u64, u64, u32) {
+/// How often a seed's world did what it is there to do: assignments, commits, runs, changes of protocol.
+fn live(seed: u64) -> [u64; 4] {
     let mut world = World::new(seed);
     while world.now_ms < FAULTS_MS {
         world.step();
@@ -439,21 +500,28 @@ fn live(seed: u64) -> (u64, u64, u32) {
         world.step();
     }
     world.check_end();
-    (world.assignments, world.commits, world.runs)
+    [
+        world.assignments,
+        world.commits,
+        world.runs.into(),
+        world.turns,
+    ]
 }
 
 #[test]
 fn consumer_groups_come_to_rest_and_lose_nothing() {
     let seeds = std::env::var("RINGLOG_GROUP_SEEDS").ok();
     let seeds = seeds.and_then(|n| n.parse().ok()).unwrap_or(40);
-    let (mut assignments, mut commits, mut runs) = (0, 0, 0);
+    let mut lived = [0; 4];
     for seed in 0..seeds {
-        let lived = live(seed);
-        assignments += lived.0;
-        commits += lived.1;
-        runs += u64::from(lived.2);
+        let of_seed = live(seed);
+        lived.iter_mut().zip(of_seed).for_each(|(sum, n)| *sum += n);
     }
+    let [assignments, commits, runs, turns] = lived;
+    println!(
+        "{seeds} seeds: {assignments} assignments, {commits} commits, {runs} runs, {turns} changes of protocol"
+    );
     // A world in which nothing happens would prove nothing.
     assert!(assignments > 20 * seeds && commits > 50 * seeds && runs > 3 * seeds);
-    println!("{seeds} seeds: {assignments} assignments, {commits} commits, {runs} runs");
+    assert!(turns > seeds);
 }
