@@ -1,5 +1,6 @@
 """scripts/crash: kills the broker without warning while it is under load, again and again. Every acknowledged record must
-be there once and in order, and nothing that a consumer read may be gone."""
+be there once and in order, and nothing that a consumer read may be gone. With --transactions the load copies topics exactly
+once, and the copiers are killed as well."""
 
 import argparse
 import json
@@ -8,9 +9,11 @@ import shutil
 import sys
 import time
 
+import copiers
 import wire
 from broker import KafkaBroker, RinglogBroker, binaries, build
 from checks import eventually
+from crash_transactions import Transactions
 from paths import CACHE
 from process import Failure, LeftOut, end_like_interrupted, free_ports, run, start, stop
 from watch import Watcher
@@ -32,7 +35,10 @@ def parser():
     top.add_argument("--broker", choices=("ringlog", "kafka"), default="ringlog", help="what to kill (default ringlog)")
     top.add_argument("--rounds", type=int, default=50, help="how often (default 50)")
     top.add_argument("--shards", type=int, default=2, help="ringlog's shards (default 2)")
-    top.add_argument("--seconds", type=float, default=3.0, help="load of a round, in seconds (default 3)")
+    top.add_argument("--transactions", action="store_true", help="exactly-once copiers as the load; broker and copiers are killed")
+    top.add_argument("--copier", nargs="+", choices=copiers.KINDS, default=list(copiers.KINDS), metavar="NAME",
+                     help=f"copiers of --transactions (default: {' '.join(copiers.KINDS)})")
+    top.add_argument("--seconds", type=float, default=3.0, help="load of a round, in seconds (default 3; not of --transactions)")
     top.add_argument("--seed", type=int, help="start of the random numbers (default: a new one, printed)")
     top.add_argument("--keep", action="store_true", help="keep data and logs")
     return top
@@ -140,7 +146,8 @@ def main():
     print(f"{args.rounds} rounds, seed {seed}", flush=True)
     work = CACHE / "crash" / str(free_ports())
     work.mkdir(parents=True)
-    Crash(args, work, random.Random(seed)).rounds()
+    dice = random.Random(seed)
+    (Transactions(args, work, dice, create) if args.transactions else Crash(args, work, dice)).rounds()
     if not args.keep:
         shutil.rmtree(work)
     print(f"{args.rounds} passed, 0 failed")

@@ -7,7 +7,6 @@ import time
 
 from confluent_kafka import Consumer, KafkaException, Producer, TopicPartition
 
-BATCH = 50
 PARTITIONS_TIMEOUT_S = 10
 
 
@@ -16,6 +15,7 @@ def parse():
     top.add_argument("--bootstrap", required=True)
     top.add_argument("--id", required=True)
     top.add_argument("--count", type=int, required=True, help="records in the source")
+    top.add_argument("--batch", type=int, default=50, help="most records of a transaction")
     top.add_argument("--pause", type=float, default=0, help="seconds after each transaction")
     top.add_argument("--deadline", type=float, default=120, help="seconds until it gives up")
     top.add_argument("source")
@@ -39,7 +39,7 @@ def life(args):
         done = sum(max(place.offset, 0) for place in start)
         consumer.assign([TopicPartition(p.topic, p.partition, max(p.offset, 0)) for p in start])
         while done < args.count:
-            messages = [message for message in consumer.consume(BATCH, 1.0) if not message.error()]
+            messages = [message for message in consumer.consume(args.batch, 1.0) if not message.error()]
             if not messages:
                 return done
             producer.begin_transaction()
@@ -47,6 +47,8 @@ def life(args):
                 producer.produce(args.target, value=message.value(), partition=message.partition())
             positions = [place for place in consumer.position(wanted) if place.offset >= 0]
             producer.send_offsets_to_transaction(positions, consumer.consumer_group_metadata(), PARTITIONS_TIMEOUT_S)
+            # Who watches can kill in the middle of it.
+            print("end", flush=True)
             producer.commit_transaction(PARTITIONS_TIMEOUT_S)
             done += len(messages)
             time.sleep(args.pause)
