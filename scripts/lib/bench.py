@@ -216,6 +216,7 @@ class Bench:
             "cpu_s_per_million": server.get("cpu_s_per_million_requests") if is_produce else None,
             "written_per_byte": server.get("write_bytes_per_byte") if is_produce else None,
         }
+        figures.update(of_transactions(role.get("transactions")))
         if counted:
             figures.update(self._from_counters(side, *counted))
         if calls_per_s is not None:
@@ -271,6 +272,17 @@ class Bench:
             },
             "items": {name: items.ITEMS[name].__doc__ for name in self.args.only}, "runs": self.runs,
         }
+
+
+def of_transactions(counts):
+    """What the load generator says of transactions, if there were any."""
+    if not counts:
+        return {}
+    figures = {"transactions_per_s": counts["committed_per_s"]}
+    for name, latency in (("transaction", counts["latency_us"]), ("commit", counts["end_latency_us"])):
+        if latency:
+            figures.update({f"{name}_{quantile}_us": latency[quantile] for quantile in ("p50", "p99")})
+    return figures
 
 
 def records(counters):

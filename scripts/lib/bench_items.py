@@ -10,6 +10,7 @@ from bench_compaction import compaction
 from bench_connections import connections
 from bench_groups import groups
 from bench_sides import folder_bytes
+from bench_transactions import transactions
 from process import Failure
 
 SMALL = ("--connections", 64, "--in-flight", 1, "--record-size", 256, "--batch-records", 1)
@@ -214,13 +215,13 @@ def restart(bench):
 ITEMS = {
     "partitions": partitions, "small": small, "large": large, "many": many, "cold": cold, "e2e": e2e,
     "restart": restart, "drivers": drivers, "compaction": compaction, "groups": groups, "commits": commits,
-    "connections": connections,
+    "connections": connections, "transactions": transactions,
 }
 
 
 def describe():
     """The items for --help."""
-    return "\n".join(f"  {name:<11} {item.__doc__}" for name, item in ITEMS.items())
+    return "\n".join(f"  {name:<12} {item.__doc__}" for name, item in ITEMS.items())
 
 
 def check_names(names):
