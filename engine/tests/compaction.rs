@@ -190,3 +190,52 @@ fn a_committed_read_sees_the_last_committed_values_after_any_crash() {
         "{compactions} {dropped}"
     );
 }
+
+/// A batch of one record of this size, in a transaction or outside of any.
+fn one_record(machine: &Machine, transactional: bool, key: Option<&[u8]>, bytes: usize) -> Vec<u8> {
+    let mut builder = BatchBuilder::new();
+    if transactional {
+        builder = builder.producer(1, 0, 0).transactional(true);
+    }
+    builder.push(&NewRecord {
+        timestamp_ms: machine.log.now.wall_ms,
+        key,
+        value: Some(&vec![b'v'; bytes]),
+        headers: &[],
+    });
+    builder.build().unwrap().to_vec()
+}
+
+#[test]
+fn behind_what_compaction_has_emptied_a_committed_read_still_ends_where_the_undecided_begins() {
+    let mut machine = Machine::new(3);
+    let kept = one_record(&machine, false, Some(b"k"), 200);
+    machine.log.append_soon(&kept);
+    // Records without a key are dropped.
+    for _ in 0..20 {
+        let keyless = one_record(&machine, false, None, 150);
+        machine.log.append_soon(&keyless);
+    }
+    // The open transaction begins a segment of its own.
+    let open = machine.log.core.offsets(machine.log.part).unwrap().log_end;
+    let batch = one_record(&machine, true, Some(b"k"), 3_500);
+    machine.log.append_soon(&batch);
+    let mut turns = 0;
+    while machine.log.core.compacted_end(machine.log.part) < open {
+        machine.log.turn();
+        turns += 1;
+        assert!(turns < 100_000, "nothing is compacted");
+    }
+    assert_eq!(machine.log.fetch(1, 3_000, true).0, [0; 0]);
+    let (bytes, _) = machine.log.fetch(1, 3_000, false);
+    let first = BatchHeader::parse(&bytes).unwrap();
+    assert_eq!(first.base_offset.get(), open, "the gap reaches up to it");
+    let marker = Marker {
+        committed: true,
+        coordinator_epoch: 0,
+    };
+    let marker = marker.batch(1, 0, machine.log.now.wall_ms);
+    machine.log.append_soon(&marker);
+    machine.log.settle();
+    assert_eq!(machine.log.fetch(1, 3_000, true).0, bytes);
+}

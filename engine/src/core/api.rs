@@ -6,6 +6,7 @@ use crate::batch::{BatchError, Compression, RecordError};
 use crate::buf::Slice;
 use crate::disk::{DiskError, FileId};
 use crate::id::{FrameSeq, Part};
+use crate::store::AbortedTransaction;
 
 /// Settings of one partition's log; Kafka's topic configurations of the same names.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -285,6 +286,9 @@ pub struct FetchData {
     pub bytes: usize,
     /// No batch in it reaches this offset; the offset after the last whole batch where that is known.
     pub end: i64,
+    /// Of a committed read: the aborted transactions that its batches may belong to, in the order of their markers. Later
+    /// the log's start, or compaction, may have made the partition forget them.
+    pub aborted: Vec<AbortedTransaction>,
 }
 
 /// Names a fetch or look-up that needs the disk.

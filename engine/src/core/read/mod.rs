@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use crate::batch::BatchHeader;
 use crate::id::{Now, Part};
+use crate::store::AbortedTransaction;
 
 use super::Core;
 use super::api::{
@@ -91,6 +92,10 @@ impl Core {
         }
         if let Some(at) = partition.tail_at(spec.offset) {
             let data = self.collect(part, at, end, spec);
+            let data = FetchData {
+                aborted: self.aborted_for(part, spec, &data)?,
+                ..data
+            };
             self.stats.read_memory_bytes += data.bytes as u64;
             return Ok(Reply::Ready(data));
         }
@@ -122,6 +127,31 @@ impl Core {
             return Reply::Ready(value);
         }
         Reply::Pending(id)
+    }
+
+    /// What a committed read is told of aborted transactions, with what was read for `spec`.
+    ///
+    /// # Errors
+    /// The log begins behind the offset by now: what is known of transactions before its start is not complete.
+    fn aborted_for(
+        &self,
+        part: Part,
+        spec: FetchSpec,
+        data: &FetchData,
+    ) -> Result<Vec<AbortedTransaction>, FetchError> {
+        if !spec.committed || data.bytes == 0 {
+            return Ok(Vec::new());
+        }
+        let partition = self.partition(part)?;
+        if spec.offset < partition.log_start {
+            return Err(FetchError::OutOfRange {
+                offset: spec.offset,
+                log_start_offset: partition.log_start,
+                log_end_offset: partition.log_end,
+            });
+        }
+        let aborted = partition.producers.aborted_between(spec.offset, data.end);
+        Ok(aborted.copied().collect())
     }
 
     /// Batches in memory from tail entry `at` on, up to `end`.

@@ -535,12 +535,15 @@ impl Core {
             return self.end_read(id, Ok(FetchData::default()));
         }
         let wanted = spec.max_bytes.max(first).min((end - position) as usize);
-        // Where the undecided begins is found batch by batch.
+        // Where the undecided begins is found batch by batch. All before it may be gone by compaction.
         let bound = if spec.committed {
             partition.last_stable()
         } else {
             i64::MAX
         };
+        if BatchHeader::read(&bytes[start..]).is_some_and(|h| h.base_offset.get() >= bound) {
+            return self.end_read(id, Ok(FetchData::default()));
+        }
         let segment_end = segment.next_offset;
         if task.lends(spec) && position < file_end && segment_end <= bound {
             let len = wanted.min((file_end - position) as usize);
@@ -590,6 +593,7 @@ impl Core {
             chunks,
             bytes: len,
             end: next,
+            ..FetchData::default()
         };
         self.end_read(id, Ok(data));
     }
@@ -600,8 +604,13 @@ impl Core {
     }
 
     fn end_read(&mut self, id: ReadId, result: Result<FetchData, FetchError>) {
-        let Some(goal) = self.close_read(id) else {
+        let part = self.reads.tasks.get(&id).map(|task| Part(task.part));
+        let (Some(goal), Some(part)) = (self.close_read(id), part) else {
             return;
+        };
+        let result = match (goal, result) {
+            (Goal::Fetch(spec), Ok(data)) => self.complete_fetch(part, spec, data),
+            (_, result) => result,
         };
         if let Ok(data) = &result {
             self.stats.read_file_bytes += data.bytes as u64;
@@ -611,6 +620,26 @@ impl Core {
             (_, Err(error)) => Event::Timed(id, Err(error)),
             (_, Ok(_)) => Event::Timed(id, Ok(None)),
         });
+    }
+
+    /// The data with its aborted transactions; what it lends is given back if it is of no use any more.
+    fn complete_fetch(
+        &mut self,
+        part: Part,
+        spec: FetchSpec,
+        mut data: FetchData,
+    ) -> Result<FetchData, FetchError> {
+        match self.aborted_for(part, spec, &data) {
+            Ok(aborted) => Ok(FetchData { aborted, ..data }),
+            Err(error) => {
+                for chunk in data.chunks.drain(..) {
+                    if let Chunk::Span(span) = chunk {
+                        self.release(span);
+                    }
+                }
+                Err(error)
+            }
+        }
     }
 
     fn close_read(&mut self, id: ReadId) -> Option<Goal> {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bytes::BytesMut;
-use ringlog_engine::core::{Chunk, Core, FetchData, LogOffsets};
+use ringlog_engine::core::{Chunk, FetchData, LogOffsets};
 use ringlog_engine::shard::{Cx, SendData};
 use ringlog_engine::store::AbortedTransaction;
 
@@ -93,23 +93,17 @@ struct Answer {
 
 impl Answer {
     fn new(
-        core: &Core,
         read_committed: bool,
         topic: Arc<str>,
         partition: PartitionFetch,
         offsets: Option<LogOffsets>,
     ) -> Self {
-        let (code, data) = match partition.state {
+        let (code, mut data) = match partition.state {
             Progress::Failed(code) => (code, FetchData::default()),
             Progress::Data(data) => (error::NONE, data),
             _ => (error::NONE, FetchData::default()),
         };
-        let aborted = match partition.part {
-            Some(part) if read_committed && data.bytes > 0 => {
-                core.aborted(part, partition.offset, data.end)
-            }
-            _ => Vec::new(),
-        };
+        let aborted = std::mem::take(&mut data.aborted);
         Self {
             aborted: (read_committed && code == error::NONE).then_some(aborted),
             topic,
@@ -160,7 +154,7 @@ fn everything(
         for partition in partitions.by_ref().take(topic.partitions) {
             let offsets = partition.part.and_then(|part| cx.core.offsets(part));
             let name = topic.name.clone();
-            let answer = Answer::new(cx.core, read_committed, name, partition, offsets);
+            let answer = Answer::new(read_committed, name, partition, offsets);
             answers.push(answer);
         }
     }
@@ -189,7 +183,7 @@ fn news(
         debug_assert!(matches!(slot.state, SlotState::Active(_)));
         debug_assert!(slot.watched || !at_end, "nobody would wake it");
         let topic = slot.topic.clone();
-        let answer = Answer::new(cx.core, read_committed, topic, partition, offsets);
+        let answer = Answer::new(read_committed, topic, partition, offsets);
         if slot.tell(offsets, answer.data.bytes, answer.error) {
             answers.push(answer);
         }
