@@ -19,7 +19,8 @@ use ringlog_engine::sim::{Failure, RunOptions, Summary, mutation, run_seed};
 /// "0 failed". A failing seed is printed with the options that repeat it. `--flip-bit`, `--fill-disk`,
 /// `--crash-recovery` and `--fail-syncs` lean every seed that way; with `--mutation NAME` seeds should fail:
 /// ack-before-sync, release-before-sync, accept-reused-frames, skip-dir-sync, serve-undurable, retry-failed-sync, and
-/// with `--compact` swap-before-sync, drop-newest, remove-before-checkpoint.
+/// with `--compact` swap-before-sync, drop-newest, remove-before-checkpoint, with `--transactions` forget-transactions and,
+/// compacted as well, count-aborted-keys.
 #[derive(Debug, Parser)]
 struct Args {
     /// Seeds to run, as `from..to`.
@@ -49,6 +50,9 @@ struct Args {
     /// Compact every topic, with few keys.
     #[arg(long)]
     compact: bool,
+    /// Let most producers write in transactions, and half of the consumers read what is committed.
+    #[arg(long)]
+    transactions: bool,
     /// With --seed: print every step.
     #[arg(long)]
     trace: bool,
@@ -84,6 +88,7 @@ fn main() -> ExitCode {
         crash_recovery: args.crash_recovery,
         fail_syncs: args.fail_syncs,
         compact: args.compact,
+        transactions: args.transactions,
     };
     let failed = match args.seed {
         Some(seed) => run_one(seed, options, args.trace),
@@ -179,6 +184,7 @@ fn repeat_options(args: &Args) -> String {
         (args.crash_recovery, " --crash-recovery"),
         (args.fail_syncs, " --fail-syncs"),
         (args.compact, " --compact"),
+        (args.transactions, " --transactions"),
     ] {
         options += if set { name } else { "" };
     }
@@ -204,7 +210,7 @@ fn report(args: &Args, totals: &Mutex<Totals>, started: Instant) -> bool {
     let s = &totals.summary;
     println!(
         "\r{} seeds in {:.1} s: {} failed. {} starts, {} crashes, {} batches, {} acks, {} refused for \
-         want of room and {} for want of disk, {} fetches of {} MB, {} compactions, {} steps; damage found {} times",
+         want of room and {} for want of disk, {} fetches of {} MB, {} compactions, {} markers, {} aborted batches left out of committed reads, {} steps; damage found {} times",
         args.seeds.end - args.seeds.start,
         started.elapsed().as_secs_f64(),
         totals.failures.len(),
@@ -217,6 +223,8 @@ fn report(args: &Args, totals: &Mutex<Totals>, started: Instant) -> bool {
         s.fetches,
         s.fetched_bytes / 1_000_000,
         s.compactions,
+        s.markers,
+        s.hidden,
         s.steps,
         totals.damage_found
     );

@@ -179,6 +179,46 @@ fn compaction_on_a_bad_day_loses_nothing() {
     }
 }
 
+#[test]
+fn committed_reads_show_what_was_committed_and_nothing_else() {
+    let transactions = RunOptions {
+        transactions: true,
+        ..RunOptions::default()
+    };
+    let (sum, _) = run_good(100_000..100_100, transactions);
+    assert!(sum.markers > 1_000 && sum.hidden > 1_000, "{sum:?}");
+    // The log's start passed a committed read under way: aborted and undecided records were shown.
+    run_good([73, 130, 156, 183, 197], transactions);
+}
+
+#[test]
+fn compaction_drops_what_was_aborted_and_keeps_what_was_committed() {
+    let options = RunOptions {
+        transactions: true,
+        compact: true,
+        ..RunOptions::default()
+    };
+    let (sum, _) = run_good(100_000..100_100, options);
+    assert!(sum.compactions > 100 && sum.hidden > 1_000, "{sum:?}");
+    run_good([56, 111, 122], options);
+    for bad_day in [
+        RunOptions {
+            crash_recovery: true,
+            ..options
+        },
+        RunOptions {
+            fail_syncs: true,
+            ..options
+        },
+        RunOptions {
+            flip_bit: true,
+            ..options
+        },
+    ] {
+        run_good(0..30, bad_day);
+    }
+}
+
 /// Switches the fault on and runs seeds until one fails.
 fn seeds_until_caught(name: &str, options: RunOptions, most: u64) -> u64 {
     let mutations = mutation(name).unwrap_or_else(|| panic!("no mutation {name}"));
@@ -205,11 +245,14 @@ fn every_fault_of_the_engine_that_can_be_switched_on_is_caught() {
             "swap-before-sync",
             "drop-newest",
             "remove-before-checkpoint",
+            "count-aborted-keys",
         ];
+        let of_transactions = ["count-aborted-keys", "forget-transactions"];
         let compact = of_compaction.contains(&name);
         let options = RunOptions {
             fail_syncs: name == "retry-failed-sync",
             compact,
+            transactions: of_transactions.contains(&name),
             ..RunOptions::default()
         };
         let seeds = seeds_until_caught(name, options, if compact { 100 } else { 30 });

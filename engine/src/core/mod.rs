@@ -116,6 +116,10 @@ pub struct Mutations {
     pub drop_newest: bool,
     /// Remove compacted segments' predecessors before a checkpoint says so.
     pub remove_before_checkpoint: bool,
+    /// Let records of aborted transactions supersede others when compacting.
+    pub count_aborted_keys: bool,
+    /// Forget at a start which transactions there are.
+    pub forget_transactions: bool,
 }
 
 impl CoreConfig {
@@ -260,7 +264,11 @@ impl Core {
         partition.next_revision = revisions.max().unwrap_or(0) + 1;
         partition.stored = state.log;
         partition.epochs = state.epochs;
-        partition.producers = state.producers;
+        partition.producers = if self.config.mutations.forget_transactions {
+            state.producers.without_transactions()
+        } else {
+            state.producers
+        };
         self.insert(partition);
     }
 

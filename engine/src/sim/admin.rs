@@ -57,6 +57,8 @@ impl World {
             2 => self.change_config(),
             3 => self.change_capacity(),
             4 if self.plan.records_deleted => self.delete_records(),
+            5 | 6 if self.plan.transactions => self.abort_forsaken(),
+            7 if self.plan.transactions => self.check_listed(),
             _ => {}
         }
         if self.rng.percent(self.plan.idle_percent * 3) && !self.auditing {
@@ -124,7 +126,7 @@ impl World {
         }
     }
 
-    fn some_key(&mut self) -> Option<PartitionKey> {
+    pub(super) fn some_key(&mut self) -> Option<PartitionKey> {
         let keys: Vec<PartitionKey> = self.catalog.keys().copied().collect();
         (!keys.is_empty()).then(|| self.rng.pick(&keys))
     }

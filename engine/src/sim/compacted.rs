@@ -5,6 +5,8 @@ use std::rc::Rc;
 
 use super::model::{Entry, PartitionModel};
 use super::plan::NEVER_MS;
+use super::traffic::Kind;
+use super::transactions::Fate;
 use super::world::{TimeQuery, World};
 use crate::batch::header::{ATTR_COMPRESSION, ATTR_LOG_APPEND_TIME};
 use crate::batch::{BatchHeader, body};
@@ -16,23 +18,31 @@ use crate::store::{SegmentFile, segment_path};
 type Seen = (i64, i64, Option<Vec<u8>>, Option<Vec<u8>>);
 
 impl PartitionModel {
-    /// Notes the keys of the entries `from..to`, which are durable.
-    pub(super) fn note_keys(&mut self, from: usize, to: usize) {
-        for entry in &self.entries[from..to] {
-            for (offset, (key, _)) in (entry.base_offset..).zip(entry.keys.iter()) {
-                if let Some(key) = key {
-                    self.newest.insert(Rc::clone(key), offset);
-                }
+    /// Notes the keys of the entry at `index`, which is durable and counts.
+    pub(super) fn note_keys(&mut self, index: usize) {
+        let entry = &self.entries[index];
+        for (offset, (key, _)) in (entry.base_offset..).zip(entry.keys.iter()) {
+            if let Some(key) = key {
+                let newest = self.newest.entry(Rc::clone(key)).or_insert(offset);
+                *newest = offset.max(*newest);
             }
         }
     }
 
     /// Whether compaction may have dropped the entry's record at `at`.
-    fn may_go(&self, entry: &Entry, at: usize) -> bool {
+    pub(super) fn may_go(&self, entry: &Entry, at: usize) -> bool {
         let (key, has_value) = &entry.keys[at];
         let offset = entry.base_offset + at as i64;
         let mut settings = self.earlier_configs.iter().chain([&self.config]);
         let mut policies = settings.clone().filter_map(|c| c.compaction);
+        if let Kind::Marker { .. } = entry.kind {
+            return policies.any(|p| p.delete_retention_ms < NEVER_MS) && self.is_all_to_go(entry);
+        }
+        match self.fate(entry) {
+            Fate::Undecided => return false,
+            Fate::Aborted => return policies.next().is_some(),
+            Fate::Committed => {}
+        }
         let Some(key) = key else {
             return settings.any(|c| c.compaction.is_some());
         };

@@ -24,8 +24,8 @@ struct Pending {
     shard: u32,
     id: ReadId,
     spec: FetchSpec,
-    /// The high watermark when it was asked.
-    high_watermark: i64,
+    /// What could be read when it was asked ended here.
+    readable: i64,
     since_ns: u64,
 }
 
@@ -34,6 +34,8 @@ struct Pending {
 pub(super) struct Consumer {
     key: Option<PartitionKey>,
     manner: Manner,
+    /// It reads what is committed.
+    committed: bool,
     position: i64,
     pending: Option<Pending>,
     /// Watching for the high watermark to pass this.
@@ -47,12 +49,19 @@ impl Consumer {
         Self {
             key: at.map(|(key, _)| key),
             manner,
+            committed: false,
             position: at.map_or(0, |(_, position)| position),
             pending: None,
             watching: None,
             held: Vec::new(),
             done: false,
         }
+    }
+
+    /// The same, of what is committed.
+    pub(super) fn committed(mut self, on: bool) -> Self {
+        self.committed = on;
+        self
     }
 
     pub(super) fn is_audit(&self) -> bool {
@@ -83,7 +92,12 @@ impl World {
             self.ask_by_time(key);
         }
         let model = &self.models[&key];
-        let (shard, part, hw) = (model.shard, model.part, model.high_watermark);
+        let (shard, part) = (model.shard, model.part);
+        let readable = if self.consumers[index].committed {
+            model.transactions.last_stable()
+        } else {
+            model.high_watermark
+        };
         if self.consumers[index].manner == Manner::Roam {
             let low = model.log_start.max(1) - 1;
             self.consumers[index].position =
@@ -108,14 +122,14 @@ impl World {
             format!("{shard} {key:?} {spec:?}: {reply:?}")
         });
         match reply {
-            Ok(Reply::Ready(data)) => self.answered(index, shard, spec, hw, Ok(data)),
-            Err(error) => self.answered(index, shard, spec, hw, Err(error)),
+            Ok(Reply::Ready(data)) => self.answered(index, shard, spec, readable, Ok(data)),
+            Err(error) => self.answered(index, shard, spec, readable, Err(error)),
             Ok(Reply::Pending(id)) => {
                 self.consumers[index].pending = Some(Pending {
                     shard,
                     id,
                     spec,
-                    high_watermark: hw,
+                    readable,
                     since_ns: self.now.mono_ns,
                 });
                 self.schedule(PATIENCE_NS, Actor::Consumer(index));
@@ -135,7 +149,7 @@ impl World {
             max_bytes,
             min_one: self.consumers[index].is_audit() || self.rng.percent(80),
             spans: self.rng.percent(30),
-            committed: false,
+            committed: self.consumers[index].committed,
         }
     }
 
@@ -179,7 +193,7 @@ impl World {
         };
         if let Some(pending) = self.consumers[index].pending.take() {
             self.unschedule(Actor::Consumer(index));
-            self.answered(index, shard, pending.spec, pending.high_watermark, result);
+            self.answered(index, shard, pending.spec, pending.readable, result);
         }
     }
 
@@ -188,7 +202,7 @@ impl World {
         index: usize,
         shard: u32,
         spec: FetchSpec,
-        asked_at: i64,
+        readable: i64,
         result: Result<FetchData, FetchError>,
     ) {
         self.summary.fetches += 1;
@@ -201,23 +215,38 @@ impl World {
         match result {
             Ok(data) => {
                 let high_watermark = offsets.map_or(i64::MAX, |o| o.high_watermark);
+                let bound = match offsets {
+                    Some(offsets) if spec.committed => offsets.last_stable,
+                    _ => high_watermark,
+                };
                 let bytes = self.collect(shard, &data);
                 let model = &self.models[&key];
-                let next = if model.compacts {
+                let mut next = if model.compacts {
                     let core = &self.shards[shard as usize].core;
-                    let end = core.compacted_end(model.part);
-                    model.check_compacted(&spec, &bytes, (high_watermark, end))
+                    let end = core.compacted_end(model.part).max(model.compacted_end);
+                    model.check_compacted(&spec, &bytes, (bound, end))
                 } else {
-                    model.check_fetched(&spec, &bytes, high_watermark)
+                    model.check_fetched(&spec, &bytes, bound)
                 };
+                if spec.committed {
+                    self.check_shown(shard, key, &data, &bytes);
+                    let model = &self.models[&key];
+                    // Where the undecided follows what compaction has emptied, a committed read has nothing to give.
+                    if model.compacts
+                        && bytes.is_empty()
+                        && model.is_range_to_go(spec.offset, readable)
+                    {
+                        next = next.max(readable);
+                    }
+                }
                 self.summary.fetched_bytes += bytes.len() as u64;
                 assert!(
-                    next > spec.offset || spec.offset >= asked_at || !spec.min_one,
-                    "invariant: nothing fetched at {} below high watermark {asked_at}",
+                    next > spec.offset || spec.offset >= readable || !spec.min_one,
+                    "invariant: nothing fetched at {}, below {readable}, which could be read",
                     spec.offset
                 );
                 self.hold(index, shard, data, &bytes);
-                self.fetched_up_to(index, key, next, high_watermark);
+                self.fetched_up_to(index, key, next, (bound, high_watermark));
             }
             Err(FetchError::UnknownPartition) => {
                 assert!(self.models[&key].deleted, "invariant: {key:?} is unknown");
@@ -264,7 +293,25 @@ impl World {
         }
     }
 
-    fn fetched_up_to(&mut self, index: usize, key: PartitionKey, next: i64, high_watermark: i64) {
+    /// A committed read shows what counts and nothing else.
+    fn check_shown(&mut self, shard: u32, key: PartitionKey, data: &FetchData, bytes: &[u8]) {
+        let Some(model) = self.models.get_mut(&key) else {
+            return;
+        };
+        let core = &self.shards[shard as usize].core;
+        // What became durable in this turn counts for the core already.
+        model.observe_durable(core.durable());
+        self.summary.hidden += model.check_committed(bytes, data.aborted.clone());
+    }
+
+    /// `bound` is the end of what can be read, `high_watermark` what is watched.
+    fn fetched_up_to(
+        &mut self,
+        index: usize,
+        key: PartitionKey,
+        next: i64,
+        (bound, high_watermark): (i64, i64),
+    ) {
         let consumer = &mut self.consumers[index];
         consumer.position = consumer.position.max(next);
         if let Manner::Audit(target) = consumer.manner
@@ -273,8 +320,7 @@ impl World {
             consumer.done = true;
             return;
         }
-        if consumer.manner == Manner::Follow && next >= high_watermark && !self.models[&key].deleted
-        {
+        if consumer.manner == Manner::Follow && next >= bound && !self.models[&key].deleted {
             consumer.watching = Some(high_watermark);
             let model = &self.models[&key];
             self.shards[model.shard as usize].core.watch(model.part);

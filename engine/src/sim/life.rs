@@ -243,12 +243,20 @@ impl World {
             let manner = self
                 .rng
                 .pick(&[Manner::Follow, Manner::Follow, Manner::Roam]);
-            self.consumers.push(Consumer::new(manner, None));
+            let committed = self.plan.transactions && self.rng.percent(50);
+            let consumer = Consumer::new(manner, None).committed(committed);
+            self.consumers.push(consumer);
         }
         for (key, model) in &self.models {
             if model.high_watermark > model.log_start {
                 let manner = Manner::Audit(model.high_watermark);
                 let consumer = Consumer::new(manner, Some((*key, model.log_start)));
+                self.consumers.push(consumer);
+            }
+            let stable = model.transactions.last_stable();
+            if self.plan.transactions && stable > model.log_start {
+                let at = Some((*key, model.log_start));
+                let consumer = Consumer::new(Manner::Audit(stable), at).committed(true);
                 self.consumers.push(consumer);
             }
         }

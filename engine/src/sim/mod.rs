@@ -25,6 +25,7 @@ mod run;
 mod segments;
 mod trace;
 mod traffic;
+mod transactions;
 mod tree;
 mod world;
 

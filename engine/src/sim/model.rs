@@ -3,7 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
-use super::traffic::{KeyOf, Sent};
+use super::traffic::{KeyOf, Kind, Sent};
+use super::transactions::Transactions;
 use crate::batch::header::{ATTR_LOG_APPEND_TIME, CRC_START, assign};
 use crate::checksum::crc32c;
 use crate::core::{AppendError, Appended, LogConfig, TimedOffset};
@@ -24,6 +25,7 @@ pub(super) struct Entry {
     pub(super) frame: FrameSeq,
     pub(super) leader_epoch: i32,
     pub(super) producer: Option<(i64, i16, i32)>,
+    pub(super) kind: Kind,
 }
 
 impl Entry {
@@ -80,8 +82,11 @@ pub(super) struct PartitionModel {
     pub(super) deleted: bool,
     /// Its world compacts topics.
     pub(super) compacts: bool,
-    /// Newest durable offset of each key.
+    /// Compaction has come up to here in this life; what it made may be gone since.
+    pub(super) compacted_end: i64,
+    /// Newest durable offset of each key, among the records that count.
     pub(super) newest: BTreeMap<Rc<[u8]>, i64>,
+    pub(super) transactions: Transactions,
     producers: BTreeMap<i64, ProducerState>,
 }
 
@@ -103,7 +108,9 @@ impl PartitionModel {
             leader_epoch: 0,
             deleted: false,
             compacts: false,
+            compacted_end: 0,
             newest: BTreeMap::new(),
+            transactions: Transactions::default(),
             producers: BTreeMap::new(),
         }
     }
@@ -126,7 +133,7 @@ impl PartitionModel {
     pub(super) fn observe_durable(&mut self, frame: FrameSeq) {
         let newer = &self.entries[self.durable..];
         let count = newer.partition_point(|e| e.frame <= frame);
-        self.note_keys(self.durable, self.durable + count);
+        self.decide(self.durable, self.durable + count);
         self.durable += count;
     }
 
@@ -140,6 +147,9 @@ impl PartitionModel {
         };
         if epoch < state.epoch {
             return Verdict::Fenced;
+        }
+        if matches!(sent.kind, Kind::Marker { .. }) {
+            return Verdict::Fresh;
         }
         if epoch > state.epoch {
             return if sequence == 0 {
@@ -238,6 +248,7 @@ impl PartitionModel {
             frame: appended.frame,
             leader_epoch,
             producer: sent.producer,
+            kind: sent.kind,
         });
         self.remember(self.entries.len() - 1);
     }
@@ -259,14 +270,19 @@ impl PartitionModel {
     }
 
     fn remember(&mut self, index: usize) {
-        let Some((id, epoch, _)) = self.entries[index].producer else {
+        let entry = &self.entries[index];
+        let Some((id, epoch, _)) = entry.producer else {
             return;
         };
+        self.transactions.accepted(id, entry);
         let state = self.producers.entry(id).or_default();
         if state.epoch != epoch {
             state.recent.clear();
         }
         state.epoch = epoch;
+        if matches!(entry.kind, Kind::Marker { .. }) {
+            return; // has no sequence
+        }
         state.recent.push(index);
         if state.recent.len() > REMEMBERED {
             state.recent.remove(0);
@@ -305,13 +321,15 @@ impl PartitionModel {
         self.entries.truncate(kept);
         self.entries.iter_mut().for_each(|e| e.frame = FrameSeq(0));
         self.durable = kept;
+        self.compacted_end = 0;
         self.newest.clear();
-        self.note_keys(0, kept);
         self.high_watermark = self.high_watermark.min(end);
         self.producers.clear();
+        self.transactions.restarted(vouched.is_some());
         for index in 0..kept {
             self.remember(index);
         }
+        self.decide(0, kept);
         frames
     }
 
@@ -328,6 +346,11 @@ impl PartitionModel {
         self.log_start = self.log_start.min(log_start);
         self.log_start_generation = 0;
         self.deleted_to = 0;
+    }
+
+    /// The newest epoch of a producer.
+    pub(super) fn epoch_of(&self, producer_id: i64) -> i16 {
+        self.producers.get(&producer_id).map_or(0, |p| p.epoch)
     }
 
     /// The core will let the log begin at `offset`.

@@ -12,6 +12,8 @@ use crate::core::{
 
 const US: u64 = 1_000;
 const MS: u64 = 1_000_000;
+/// Times that compaction looks for work while everybody is idle, at most.
+const IDLE_BACKOFFS_MAX: u64 = 1_000;
 /// Longer than any story.
 pub(super) const NEVER_MS: i64 = 1 << 40;
 
@@ -68,6 +70,8 @@ pub(super) struct Plan {
     /// Topics are compacted.
     pub(super) compacts: bool,
     pub(super) cleaner: CleanerConfig,
+    /// Some producers write in transactions, and some consumers read what is committed.
+    pub(super) transactions: bool,
 }
 
 impl Plan {
@@ -118,6 +122,7 @@ impl Plan {
                 enabled: false,
                 ..CleanerConfig::default()
             },
+            transactions: false,
         }
     }
 
@@ -131,11 +136,17 @@ impl Plan {
             backoff_ms: rng.pick(&[1, 20, 200]),
             bytes_per_second: rng.pick(&[u64::MAX, u64::MAX, 1 << 20]),
         };
+        if self.transactions {
+            // Who looks for work every millisecond takes a turn each time.
+            let rest_max_ns = self.cleaner.backoff_ms * IDLE_BACKOFFS_MAX * MS;
+            self.idle_max_ns = self.idle_max_ns.min(rest_max_ns);
+        }
     }
 
     /// Leans the story towards what `options` ask for.
     pub(super) fn bend(&mut self, options: &RunOptions) {
         self.disk_fills |= options.fill_disk;
+        self.transactions = options.transactions;
         for life in &mut self.lives {
             if options.crash_recovery {
                 life.recovery_crashes = 5;

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 
 use super::rng::Rng;
-use super::traffic::{Sent, Shape};
+use super::traffic::{Kind, Sent, Shape};
 use super::world::{Actor, PATIENCE_NS, World};
 use crate::core::AppendError;
 use crate::id::{FrameSeq, PartitionKey};
@@ -28,6 +28,15 @@ struct Blocked {
     woken: bool,
 }
 
+/// Where a transactional producer is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    /// So many more batches belong to the transaction.
+    Writing(u64),
+    /// Its marker is under way.
+    Ending,
+}
+
 /// One client that writes to one partition at a time.
 #[derive(Debug)]
 pub(super) struct Producer {
@@ -42,6 +51,8 @@ pub(super) struct Producer {
     blocked: Option<Blocked>,
     /// Chance in percent that an acknowledgement is lost and everything in flight is sent again.
     loss_percent: u64,
+    /// Of transactional producers.
+    stage: Option<Stage>,
 }
 
 impl Producer {
@@ -57,7 +68,36 @@ impl Producer {
             window_max: rng.between(1, IN_FLIGHT_MAX) as usize,
             blocked: None,
             loss_percent: rng.pick(&[0, 0, 5, 20]),
+            stage: None,
         }
+    }
+
+    /// Most producers write in transactions from now on.
+    pub(super) fn may_transact(&mut self, rng: &mut Rng) {
+        if rng.percent(70) {
+            self.id = Some((self.next_id, 0));
+            self.shape.transactional = true;
+            self.stage = Some(Stage::Writing(rng.below(5)));
+        }
+    }
+
+    /// The partition and producer id whose transaction it will end itself.
+    pub(super) fn owns(&self) -> Option<(PartitionKey, i64)> {
+        Some((self.key?, self.id?.0))
+    }
+
+    /// The marker of the transaction; half of the time, and always when it gives up, the producer goes on with the next
+    /// epoch, as those of the protocol's second generation do.
+    fn end_transaction(&mut self, rng: &mut Rng, gives_up: bool, wall_ms: i64) -> Option<Sent> {
+        let (id, mut epoch) = self.id?;
+        if gives_up || rng.percent(50) {
+            epoch += 1;
+            self.id = Some((id, epoch));
+            self.next_sequence = 0;
+        }
+        self.stage = Some(Stage::Ending);
+        let committed = !gives_up && rng.percent(65);
+        Some(Sent::marker((id, epoch), committed, wall_ms))
     }
 
     /// Few keys, which its records overwrite again and again.
@@ -74,6 +114,9 @@ impl Producer {
             self.next_id += 1;
             self.id = Some((self.next_id, 0));
             self.next_sequence = rng.pick(&[0, 0, 0, i32::MAX - 20]);
+        }
+        if self.stage.is_some() {
+            self.stage = Some(Stage::Writing(rng.below(5)));
         }
     }
 
@@ -102,20 +145,43 @@ impl World {
         match unsent {
             Some(at) => self.send(index, key, at),
             None if producer.window.len() < producer.window_max => {
-                let id = producer
-                    .id
-                    .map(|(id, epoch)| (id, epoch, producer.next_sequence));
-                let sent = producer
-                    .shape
-                    .batch(&mut self.rng, key, id, self.now.wall_ms);
-                let sequence = i64::from(producer.next_sequence) + i64::from(sent.count());
-                producer.next_sequence = (sequence % (1 << 31)) as i32;
+                let Some(sent) = self.next_to_send(index, key) else {
+                    return self.schedule_after_pause(Actor::Producer(index));
+                };
+                let producer = &mut self.producers[index];
                 producer.window.push_back(InFlight { sent, frame: None });
                 let at = producer.window.len() - 1;
                 self.send(index, key, at);
             }
             None => self.schedule_after_pause(Actor::Producer(index)),
         }
+    }
+
+    /// The next batch; none while the end of a transaction waits for acknowledgements, or for its own.
+    fn next_to_send(&mut self, index: usize, key: PartitionKey) -> Option<Sent> {
+        let (producer, rng) = (&mut self.producers[index], &mut self.rng);
+        match producer.stage {
+            None => {}
+            Some(Stage::Ending) => return None,
+            Some(Stage::Writing(left)) => {
+                // What is under way then may come before the marker or be lost with a crash.
+                let gives_up = rng.percent(4);
+                if gives_up {
+                    producer.window.clear();
+                }
+                if gives_up || left == 0 && producer.window.is_empty() {
+                    return producer.end_transaction(rng, gives_up, self.now.wall_ms);
+                }
+                producer.stage = Some(Stage::Writing(left.checked_sub(1)?));
+            }
+        }
+        let id = producer
+            .id
+            .map(|(id, epoch)| (id, epoch, producer.next_sequence));
+        let sent = producer.shape.batch(rng, key, id, self.now.wall_ms);
+        let sequence = i64::from(producer.next_sequence) + i64::from(sent.count());
+        producer.next_sequence = (sequence % (1 << 31)) as i32;
+        Some(sent)
     }
 
     fn choose_partition(&mut self, index: usize) -> Option<PartitionKey> {
@@ -140,8 +206,11 @@ impl World {
                 producer.disconnected();
                 return;
             }
-            producer.window.pop_front();
+            let acked = producer.window.pop_front();
             self.summary.acks += 1;
+            if acked.is_some_and(|b| matches!(b.sent.kind, Kind::Marker { .. })) {
+                producer.stage = Some(Stage::Writing(self.rng.below(5)));
+            }
         }
     }
 
@@ -196,13 +265,22 @@ impl World {
     }
 
     /// Appends and holds the answer against the model.
-    fn append(&mut self, key: PartitionKey, sent: &Sent) -> (usize, Result<FrameSeq, AppendError>) {
+    pub(super) fn append(
+        &mut self,
+        key: PartitionKey,
+        sent: &Sent,
+    ) -> (usize, Result<FrameSeq, AppendError>) {
         let Some(model) = self.models.get_mut(&key) else {
             panic!("the catalog and the models name the same partitions");
         };
         let shard = model.shard as usize;
         let core = &mut self.shards[shard].core;
-        let result = core.append(self.now, model.part, &sent.bytes);
+        let is_marker = matches!(sent.kind, Kind::Marker { .. });
+        let result = if is_marker {
+            core.append_internal(self.now, model.part, &sent.bytes)
+        } else {
+            core.append(self.now, model.part, &sent.bytes)
+        };
         let epoch = core.offsets(model.part).map_or(-1, |o| o.leader_epoch);
         let code = match &result {
             Ok(appended) => appended.base_offset as u64,
@@ -216,6 +294,7 @@ impl World {
         model.appended(sent, result, epoch);
         self.touched.insert(key);
         self.summary.batches += u64::from(result.is_ok());
+        self.summary.markers += u64::from(result.is_ok() && is_marker);
         (shard, result.map(|appended| appended.frame))
     }
 
@@ -229,6 +308,7 @@ impl World {
             batch_max: self.plan.max_batch_bytes,
             codec: crate::batch::Compression::None,
             keys: 0,
+            transactional: false,
         };
         let good = shape.batch(&mut self.rng, key, None, self.now.wall_ms);
         let mut bytes = good.bytes.to_vec();

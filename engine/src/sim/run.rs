@@ -26,6 +26,8 @@ pub struct RunOptions {
     pub fail_syncs: bool,
     /// Topics are compacted, and their keys are few.
     pub compact: bool,
+    /// Some producers write in transactions, and some consumers read what is committed.
+    pub transactions: bool,
 }
 
 /// What a run did.
@@ -53,6 +55,10 @@ pub struct Summary {
     pub fetched_bytes: u64,
     /// Passes of compaction that ended well.
     pub compactions: u64,
+    /// Markers accepted, of transactions committed and aborted.
+    pub markers: u64,
+    /// Batches of aborted transactions that committed reads met and left out.
+    pub hidden: u64,
     /// Recovery stopped at damage that had been done on purpose.
     pub damage_found: bool,
 }
@@ -70,11 +76,13 @@ impl Summary {
         self.fetches += other.fetches;
         self.fetched_bytes += other.fetched_bytes;
         self.compactions += other.compactions;
+        self.markers += other.markers;
+        self.hidden += other.hidden;
     }
 }
 
 /// Names of the faults [`mutation`] knows.
-pub const MUTATIONS: [&str; 9] = [
+pub const MUTATIONS: [&str; 11] = [
     "ack-before-sync",
     "release-before-sync",
     "accept-reused-frames",
@@ -84,6 +92,8 @@ pub const MUTATIONS: [&str; 9] = [
     "swap-before-sync",
     "drop-newest",
     "remove-before-checkpoint",
+    "count-aborted-keys",
+    "forget-transactions",
 ];
 
 /// The engine with one fault switched on, by its name.
@@ -100,6 +110,8 @@ pub fn mutation(name: &str) -> Option<Mutations> {
         "swap-before-sync" => &mut mutations.swap_before_sync,
         "drop-newest" => &mut mutations.drop_newest,
         "remove-before-checkpoint" => &mut mutations.remove_before_checkpoint,
+        "count-aborted-keys" => &mut mutations.count_aborted_keys,
+        "forget-transactions" => &mut mutations.forget_transactions,
         _ => return None,
     };
     *fault = true;

@@ -3,11 +3,22 @@
 use std::rc::Rc;
 
 use super::rng::Rng;
-use crate::batch::{BatchBuilder, Compression, NewRecord};
+use crate::batch::{BatchBuilder, Compression, Marker, NewRecord};
 use crate::id::PartitionKey;
 
 /// Key of a record, and whether it has a value.
 pub(super) type KeyOf = (Option<Rc<[u8]>>, bool);
+
+/// What a batch is to its producer's transactions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// It counts by itself.
+    Plain,
+    /// It counts if its transaction is committed.
+    Transactional,
+    /// It ends one.
+    Marker { committed: bool },
+}
 
 /// A batch as a producer sends it.
 #[derive(Debug, Clone)]
@@ -19,9 +30,25 @@ pub(super) struct Sent {
     pub(super) keys: Rc<[KeyOf]>,
     /// Producer id, epoch and first sequence of an idempotent batch.
     pub(super) producer: Option<(i64, i16, i32)>,
+    pub(super) kind: Kind,
 }
 
 impl Sent {
+    /// The marker that ends the transaction of a producer, by id and epoch.
+    pub(super) fn marker((id, epoch): (i64, i16), committed: bool, wall_ms: i64) -> Self {
+        let marker = Marker {
+            committed,
+            coordinator_epoch: 0,
+        };
+        Self {
+            bytes: marker.batch(id, epoch, wall_ms).into(),
+            timestamps: Rc::new([wall_ms]),
+            keys: Rc::new([(None, true)]),
+            producer: Some((id, epoch, -1)),
+            kind: Kind::Marker { committed },
+        }
+    }
+
     pub(super) fn count(&self) -> i32 {
         self.timestamps.len() as i32
     }
@@ -36,6 +63,8 @@ pub(super) struct Shape {
     pub(super) codec: Compression,
     /// Keys to choose from; 0 is a new one for every batch, and no tombstones.
     pub(super) keys: u64,
+    /// Its batches belong to transactions.
+    pub(super) transactional: bool,
 }
 
 impl Shape {
@@ -63,6 +92,7 @@ impl Shape {
             batch_max,
             codec,
             keys: 0,
+            transactional: false,
         }
     }
 
@@ -80,7 +110,9 @@ impl Shape {
         // Header, varints and a body that does not compress.
         let budget = self.batch_max.saturating_sub(200);
         let count = rng.between(1, self.records_max);
-        let mut builder = BatchBuilder::new().compression(self.codec);
+        let mut builder = BatchBuilder::new()
+            .compression(self.codec)
+            .transactional(self.transactional);
         if let Some((id, epoch, sequence)) = producer {
             builder = builder.producer(id, epoch, sequence);
         }
@@ -119,6 +151,11 @@ impl Shape {
             timestamps: timestamps.into(),
             keys: keys.into(),
             producer,
+            kind: if self.transactional {
+                Kind::Transactional
+            } else {
+                Kind::Plain
+            },
         }
     }
 

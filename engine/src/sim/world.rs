@@ -131,6 +131,9 @@ impl World {
         if plan.compacts {
             producers.iter_mut().for_each(|p| p.overwrites(&mut rng));
         }
+        if plan.transactions {
+            producers.iter_mut().for_each(|p| p.may_transact(&mut rng));
+        }
         let mut trace = Trace::new(options.trace);
         trace.note("plan", [seed, 0, 0], || format!("{plan:#?}"));
         Self {

@@ -121,6 +121,15 @@ impl Producers {
         }
     }
 
+    /// The producers alone, as the mutation `forget_transactions` wants them.
+    #[must_use]
+    pub fn without_transactions(self) -> Self {
+        Self {
+            transactions: None,
+            ..self
+        }
+    }
+
     /// All of them.
     pub fn iter(&self) -> impl Iterator<Item = (i64, &Producer)> {
         self.table.iter().map(|(&id, producer)| (id, producer))

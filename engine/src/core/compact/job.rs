@@ -105,7 +105,11 @@ impl Job {
         let map = KeyMap::new(bytes, dirty.records, core.run.dir_id);
         let stage = Stage::Index(Box::new(Keys {
             map: map.keeping_oldest(core.config.mutations.drop_newest),
-            transactions: CleanTransactions::new(aborted(partition)),
+            transactions: if core.config.mutations.count_aborted_keys {
+                CleanTransactions::default()
+            } else {
+                CleanTransactions::new(aborted(partition))
+            },
         }));
         Self {
             part,
