@@ -11,6 +11,8 @@ from clients import ALL_CODECS
 from process import Failure, run, start, stop
 
 DESCRIBE_GROUPS, LIST_GROUPS, DELETE_GROUPS, CREATE_PARTITIONS, DELETE_RECORDS = 15, 16, 42, 37, 21
+ALTER_REPLICA_LOG_DIRS, ELECT_LEADERS, ALTER_REASSIGNMENTS, LIST_REASSIGNMENTS = 34, 43, 45, 46
+DESCRIBE_QUORUM, LIST_CONFIG_RESOURCES = 55, 74
 
 
 def rsyslog_checks(context):
@@ -76,6 +78,12 @@ def java_checks(context):
     yield "java/TransactionsCommand", lambda log: _transactions(context, log), (END_TXN,)
     yield "java/DeleteRecordsCommand", lambda log: _delete_records(context, log), (DELETE_RECORDS,)
     yield "java/BrokerApiVersionsCommand", lambda log: _api_versions(context, log), ()
+    yield "java/MetadataQuorumCommand", lambda log: _quorum(context, log), (DESCRIBE_QUORUM,)
+    yield "java/LeaderElectionCommand", lambda log: _election(context, log), (ELECT_LEADERS,)
+    yield "java/ReassignPartitionsCommand", lambda log: _reassign(context, log), (
+        ALTER_REASSIGNMENTS, LIST_REASSIGNMENTS, ALTER_REPLICA_LOG_DIRS,
+    )
+    yield "java/ClientMetricsCommand", lambda log: _client_metrics(context, log), (LIST_CONFIG_RESOURCES,)
 
 
 def _tool(context, log, name, *arguments):
@@ -213,6 +221,48 @@ def _api_versions(context, log):
     wanted = getattr(context.broker, "shards", 1)
     if len(nodes) != wanted:
         raise Failure(f"{len(nodes)} brokers in the cluster, should be {wanted}")
+
+
+def _quorum(context, log):
+    leader = _need(r"LeaderId:\s+(\d+)", _tool(context, log, "MetadataQuorumCommand", "describe", "--status"), "--status")
+    rows = _tool(context, log, "MetadataQuorumCommand", "describe", "--replication")
+    _need(rf"(?m)^{leader.group(1)}\s.*Leader", rows, "--replication")
+
+
+def _new_topic(context, log, name):
+    topic = context.topic(name)
+    _tool(context, log, "TopicCommand", "--create", "--topic", topic, "--partitions", "1")
+    described = eventually(lambda: _tool(context, log, "TopicCommand", "--describe", "--topic", topic))
+    return topic, int(_need(r"Leader: (\d+)", described, "--describe").group(1))
+
+
+def _election(context, log):
+    topic, _ = _new_topic(context, log, "election")
+    output = _tool(
+        context, log, "LeaderElectionCommand", "--election-type", "preferred", "--topic", topic, "--partition", "0",
+    )
+    _need(rf"Valid replica already elected for partitions {topic}-0", output, "LeaderElectionCommand")
+    _tool(context, log, "LeaderElectionCommand", "--election-type", "unclean", "--all-topic-partitions")
+
+
+def _reassign(context, log):
+    topic, leader = _new_topic(context, log, "reassign")
+
+    def command(*arguments):
+        return _tool(context, log, "reassign.ReassignPartitionsCommand", *arguments)
+
+    _need("No partition reassignments found", command("--list"), "--list")
+    plan = context.folder() / "plan.json"
+    partition = {"topic": topic, "partition": 0, "replicas": [leader], "log_dirs": [str(context.broker.data)]}
+    plan.write_text(json.dumps({"version": 1, "partitions": [partition]}))
+    _need("Successfully started partition reassignment", command("--execute", "--reassignment-json-file", plan), "--execute")
+    _need(rf"Reassignment of partition {topic}-0 is completed", command("--verify", "--reassignment-json-file", plan), "--verify")
+
+
+def _client_metrics(context, log):
+    output = _tool(context, log, "ClientMetricsCommand", "--list").strip()
+    if output:
+        raise Failure(f"there are no client metrics, listed are {output}")
 
 
 def segment_checks(context):

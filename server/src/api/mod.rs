@@ -1,6 +1,7 @@
 //! One file an API: request in, response now or later.
 
 pub mod alter_configs;
+pub mod alter_replica_log_dirs;
 pub mod api_versions;
 pub mod create_partitions;
 pub mod create_topics;
@@ -10,15 +11,20 @@ pub mod describe_cluster;
 pub mod describe_configs;
 pub mod describe_log_dirs;
 pub mod describe_producers;
+pub mod describe_quorum;
+pub mod describe_topic_partitions;
+pub mod elect_leaders;
 pub mod fetch;
 pub mod find_coordinator;
 pub(crate) mod groups;
 pub mod init_producer_id;
+pub mod list_config_resources;
 pub mod list_offsets;
 pub(crate) mod log;
 pub mod metadata;
 pub mod offset_for_leader_epoch;
 pub mod produce;
+pub mod reassignments;
 pub(crate) mod txn;
 
 use kafka_wire::KafkaRequest;
@@ -112,6 +118,13 @@ pub(crate) fn dispatch(
         | versions::LIST_TRANSACTIONS => txn::handle(server, cx, request)?,
         versions::DESCRIBE_PRODUCERS => describe_producers::handle(server, cx, request)?,
         versions::DESCRIBE_CLUSTER => describe_cluster::handle(server, request)?,
+        versions::DESCRIBE_QUORUM => describe_quorum::handle(server, cx, request)?,
+        versions::DESCRIBE_TOPIC_PARTITIONS => describe_topic_partitions::handle(server, request)?,
+        versions::LIST_CONFIG_RESOURCES => list_config_resources::handle(server, request)?,
+        versions::ALTER_PARTITION_REASSIGNMENTS => reassignments::alter(server, request)?,
+        versions::LIST_PARTITION_REASSIGNMENTS => reassignments::list(server, request)?,
+        versions::ELECT_LEADERS => elect_leaders::handle(server, request)?,
+        versions::ALTER_REPLICA_LOG_DIRS => alter_replica_log_dirs::handle(server, request)?,
         other => return Err(Malformed::Decoder(format!("api {other} has no handler"))),
     }
     Ok(Handled::Done)

@@ -80,17 +80,24 @@ apis! {
     TXN_OFFSET_COMMIT 28 TxnOffsetCommit 0..=5 flexible 3;
     DESCRIBE_CONFIGS 32 DescribeConfigs 1..=4 flexible 4;
     ALTER_CONFIGS 33 AlterConfigs 0..=2 flexible 2;
+    ALTER_REPLICA_LOG_DIRS 34 AlterReplicaLogDirs 1..=2 flexible 2;
     DESCRIBE_LOG_DIRS 35 DescribeLogDirs 1..=4 flexible 2;
     CREATE_PARTITIONS 37 CreatePartitions 0..=3 flexible 2;
     DELETE_GROUPS 42 DeleteGroups 0..=3 flexible 2;
+    ELECT_LEADERS 43 ElectLeaders 0..=2 flexible 2;
     INCREMENTAL_ALTER_CONFIGS 44 IncrementalAlterConfigs 0..=1 flexible 1;
+    ALTER_PARTITION_REASSIGNMENTS 45 AlterPartitionReassignments 0..=1 flexible 0;
+    LIST_PARTITION_REASSIGNMENTS 46 ListPartitionReassignments 0..=0 flexible 0;
     OFFSET_DELETE 47 OffsetDelete 0..=0 flexible 32767;
+    DESCRIBE_QUORUM 55 DescribeQuorum 0..=2 flexible 0;
     DESCRIBE_CLUSTER 60 DescribeCluster 0..=2 flexible 0;
     DESCRIBE_PRODUCERS 61 DescribeProducers 0..=0 flexible 0;
     DESCRIBE_TRANSACTIONS 65 DescribeTransactions 0..=0 flexible 0;
     LIST_TRANSACTIONS 66 ListTransactions 0..=1 flexible 0;
     CONSUMER_GROUP_HEARTBEAT 68 ConsumerGroupHeartbeat 0..=1 flexible 0;
     CONSUMER_GROUP_DESCRIBE 69 ConsumerGroupDescribe 0..=1 flexible 0;
+    LIST_CONFIG_RESOURCES 74 ListConfigResources 0..=1 flexible 0;
+    DESCRIBE_TOPIC_PARTITIONS 75 DescribeTopicPartitions 0..=0 flexible 0;
 }
 
 /// The API with number `key`, if it is served.

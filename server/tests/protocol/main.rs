@@ -1,6 +1,7 @@
 //! The server driven through its protocol alone: bytes in, bytes out, over the simulated disk.
 #![allow(unreachable_pub)]
 
+mod administration;
 mod bad_input;
 mod compression;
 mod consumer_groups;
