@@ -156,6 +156,14 @@ pub const BROKER_CONFIGS: &[BrokerConfig] = &[
         1,
         "A member of a consumer group that is not heard of for this long is out.",
     ),
+    number(
+        "group.coordinator.append.linger.ms",
+        "-1",
+        Int,
+        -1,
+        "How long committed offsets wait to be written together with those of other groups; -1: a few milliseconds while hundreds of \
+         groups commit each second, else not at all. Nothing else waits.",
+    ),
     list(
         "group.coordinator.rebalance.protocols",
         "classic,consumer",

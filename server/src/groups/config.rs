@@ -34,6 +34,9 @@ pub struct GroupsConfig {
     /// A member that has joined for the first time must see its group complete the join phase within this time,
     /// since it has no member id to send heartbeats with.
     pub new_member_join_timeout_ms: u64,
+    /// `group.coordinator.append.linger.ms`: how long committed offsets wait to be written with those of other groups, below
+    /// 0 for not at all unless many groups commit.
+    pub append_linger_ms: i64,
     /// `offset.metadata.max.bytes`: metadata of one committed offset.
     pub offset_metadata_bytes_max: usize,
     /// `offsets.retention.minutes`, in milliseconds.
@@ -72,6 +75,7 @@ impl Default for GroupsConfig {
             assignors: DEFAULT_ASSIGNORS.to_vec(),
             assignment_interval_ms: 1_000,
             new_member_join_timeout_ms: 300_000,
+            append_linger_ms: -1,
             offset_metadata_bytes_max: 4_096,
             offsets_retention_ms: 7 * 24 * 3_600 * 1_000,
             retention_check_interval_ms: 600_000,

@@ -344,13 +344,20 @@ impl Coordinator {
         self.out.responses.pop_front()
     }
 
-    /// When [`Coordinator::tick`] is needed next, monotonic nanoseconds.
+    /// When [`Coordinator::tick`] or [`Coordinator::next_append`] is needed next, monotonic nanoseconds.
     #[must_use]
     pub fn deadline_ns(&self) -> Option<u64> {
-        match (self.timers.next_ns(), self.next_check_ns) {
-            (Some(a), Some(b)) => Some(a.min(b)),
-            (a, b) => a.or(b),
-        }
+        let deadlines = [
+            self.timers.next_ns(),
+            self.next_check_ns,
+            self.writes.deadline_ns(),
+        ];
+        deadlines.into_iter().flatten().min()
+    }
+
+    /// What waits to be written leaves with the next call of [`Coordinator::next_append`], however long it might wait.
+    pub fn hurry(&mut self) {
+        self.writes.hurry();
     }
 
     /// Does what has become due.

@@ -15,7 +15,7 @@ pub fn partition_of(group_id: &str, partitions: i32) -> i32 {
 }
 
 /// Java's `String.hashCode`: over UTF-16 code units.
-fn java_hash(text: &str) -> i32 {
+pub(super) fn java_hash(text: &str) -> i32 {
     text.encode_utf16().fold(0i32, |hash, unit| {
         hash.wrapping_mul(31).wrapping_add(i32::from(unit))
     })

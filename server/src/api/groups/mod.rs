@@ -77,6 +77,7 @@ fn groups_config(config: &Config) -> GroupsConfig {
         online_downgrade: matches!(migration, "bidirectional" | "downgrade"),
         assignors: assignors(config),
         assignment_interval_ms: config.number("group.consumer.assignment.interval.ms"),
+        append_linger_ms: config.number("group.coordinator.append.linger.ms"),
         offset_metadata_bytes_max: number("offset.metadata.max.bytes"),
         offsets_retention_ms: config.number("offsets.retention.minutes") * 60_000,
         retention_check_interval_ms: number("offsets.retention.check.interval.ms") as u64,
@@ -288,6 +289,7 @@ pub(crate) fn fetched(
 
 /// The process ends: what came in is still written, who waits for other members is sent elsewhere.
 pub(crate) fn end(server: &mut Server, cx: &mut Cx<'_>) {
+    server.groups.coordinator.hurry();
     send(server, cx);
     let partitions = 0..server.groups.coordinator.partitions();
     for partition in partitions {

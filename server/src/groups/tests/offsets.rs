@@ -67,6 +67,38 @@ fn commits_of_a_turn_share_a_batch_and_keep_their_order() {
 }
 
 #[test]
+fn commits_wait_for_those_of_other_groups_as_long_as_they_may_and_all_leave_together() {
+    let mut rig = Rig::with(GroupsConfig {
+        append_linger_ms: 5,
+        ..config()
+    });
+    let first = rig.commit("a", &none(), -1, 1);
+    rig.pass(4);
+    let second = rig.commit("b", &none(), -1, 2);
+    assert!(!rig.is_answered(first) && rig.log.is_empty());
+    rig.pass(1);
+    assert_eq!(
+        (rig.commit_answer(first), rig.commit_answer(second)),
+        (0, 0)
+    );
+    assert_eq!((rig.fetch("a"), rig.fetch("b")), (1, 2));
+    // Nothing waits at the end, nor once there is something else to write.
+    let third = rig.commit("a", &none(), -1, 3);
+    assert!(!rig.is_answered(third));
+    rig.coordinator.hurry();
+    rig.pump();
+    assert_eq!(rig.commit_answer(third), 0);
+    let fourth = rig.commit("a", &none(), -1, 4);
+    let ids = rig.stable_group("g", 1);
+    assert_eq!(rig.commit_answer(fourth), 0);
+    let fifth = rig.commit("g", &ids[0], 1, 5);
+    rig.pass(5);
+    assert_eq!((rig.commit_answer(fifth), rig.fetch("g")), (0, 5));
+    rig.restart();
+    assert_eq!((rig.fetch("a"), rig.fetch("g")), (4, 5));
+}
+
+#[test]
 fn only_members_of_the_generation_commit() {
     let mut rig = Rig::new();
     let ids = rig.stable_group("g", 2);

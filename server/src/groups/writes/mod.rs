@@ -2,6 +2,7 @@
 
 mod answer;
 mod consumer;
+mod linger;
 mod offsets;
 mod outcome;
 
@@ -19,6 +20,7 @@ use super::record::{CommittedOffset, group_key};
 use super::{StrBytes, Token};
 
 use answer::Waiter;
+use linger::Linger;
 
 pub(super) use answer::Answer;
 pub(super) use consumer::{MadeRecord, Undo};
@@ -128,6 +130,22 @@ struct Write {
 }
 
 impl Write {
+    fn new(
+        group: &Group,
+        producer: Option<(i64, i16)>,
+        records: Vec<Record>,
+        effect: Effect,
+    ) -> Self {
+        Self {
+            group: group.id.clone(),
+            producer,
+            records,
+            effect,
+            serial: None,
+            is_taken_back: false,
+        }
+    }
+
     fn bytes(&self) -> usize {
         self.records.iter().map(Record::bytes).sum()
     }
@@ -152,6 +170,7 @@ pub(super) struct Writes {
     /// Bytes of records, unsent or in flight.
     bytes: usize,
     serial: u64,
+    linger: Linger,
 }
 
 impl Writes {
@@ -175,18 +194,24 @@ impl Writes {
         records: Vec<Record>,
         effect: Effect,
     ) {
-        let write = Write {
-            group: group.id.clone(),
-            producer,
-            records,
-            effect,
-            serial: None,
-            is_taken_back: false,
-        };
-        self.queue(group.partition, write);
+        self.queue(
+            group.partition,
+            Write::new(group, producer, records, effect),
+        );
+    }
+
+    /// Queues offsets, which may wait for those of other groups.
+    fn push_offsets(&mut self, group: &Group, records: Vec<Record>, effect: Effect) {
+        self.linger.commit(&group.id);
+        self.insert(group.partition, Write::new(group, None, records, effect));
     }
 
     fn queue(&mut self, partition: i32, write: Write) {
+        self.linger.hurry();
+        self.insert(partition, write);
+    }
+
+    fn insert(&mut self, partition: i32, write: Write) {
         self.bytes += write.bytes();
         self.unsent.entry(partition).or_default().push_back(write);
     }
@@ -206,6 +231,25 @@ impl Writes {
             change: Change::Group,
         };
         self.push(group, vec![record], effect);
+    }
+
+    /// Whether anything leaves now; `linger_ms` is how long offsets may wait for others, below 0 for as long as pays.
+    fn may_leave(&mut self, now: Now, linger_ms: i64) -> bool {
+        if self.unsent.is_empty() {
+            self.linger.emptied();
+            return false;
+        }
+        self.linger.may_leave(now.mono_ns, linger_ms)
+    }
+
+    /// When [`Coordinator::next_append`] is needed without other input, monotonic nanoseconds.
+    pub(super) fn deadline_ns(&self) -> Option<u64> {
+        self.linger.deadline_ns()
+    }
+
+    /// What waits leaves with the next call of [`Coordinator::next_append`].
+    pub(super) fn hurry(&mut self) {
+        self.linger.hurry();
     }
 
     /// The next writes of one partition that fit into a batch.
@@ -236,6 +280,9 @@ impl Coordinator {
     /// The next batch to append. Call it until it returns none, once a turn: what came in together leaves together.
     pub fn next_append(&mut self, now: Now) -> Option<Append> {
         loop {
+            if !self.writes.may_leave(now, self.config.append_linger_ms) {
+                return None;
+            }
             let (partition, mut writes) = self.writes.take_batch(self.config.batch_bytes_max)?;
             let id = AppendId(self.writes.serial);
             self.writes.serial += 1;

@@ -84,6 +84,6 @@ impl Writes {
 
     fn push_part(&mut self, group: &Group, records: Vec<Record>, waiter: Option<(u64, usize)>) {
         let effect = self.part(waiter);
-        self.push(group, records, effect);
+        self.push_offsets(group, records, effect);
     }
 }
