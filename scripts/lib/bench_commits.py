@@ -9,8 +9,9 @@ from process import Failure, last_line
 # The same on both sides: nobody waits for more members, since each group has one; 50 partitions are the default of both.
 BROKER = {"group.initial.rebalance.delay.ms": "0", "offsets.topic.num.partitions": "50"}
 CASES = {"without members": "none", "one member each": "classic"}
-# So long a broker is written to before it is killed, and so long it may take to serve all groups again.
-BEFORE_KILL_S, PATIENCE_S = 4, 120
+# So long a broker is written to before it is killed (a JVM longer: at first it answers late), and so long it may take to serve
+# all groups again.
+BEFORE_KILL_S, BEFORE_KILL_JVM_S, PATIENCE_S = 5, 12, 120
 
 
 def commits(bench):
@@ -69,7 +70,7 @@ def restored(bench, side, repeat, count):
         side, "commits", "--groups", count, "--group-prefix", f"killed-{repeat}", "--book", book, "--until-broken", "--warmup", 0,
         "--duration", 600,
     )
-    wait_for_commits(load, BEFORE_KILL_S)
+    wait_for_commits(load, BEFORE_KILL_S if side.driver else BEFORE_KILL_JVM_S)
     side.kill()
     result = bench.load.end(load, 60)
     if not result["broken"]:
