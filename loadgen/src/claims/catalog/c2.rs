@@ -4,9 +4,10 @@ use ringlog_benches::claims::transfer::{Medium, Path, Serving};
 
 use super::read_paths::read_paths;
 use super::serving::{
-    BUFFERS, CALLS, CPU, PATHS, RATE, Sent, ServingRig, at_their_best, buffers_note, no_veth,
-    notes, point, window_s,
+    BUFFERS, CALLS, CPU, Figure, PATHS, RATE, Sent, ServingRig, at_their_best, buffers_note,
+    no_veth, notes, point, window_s,
 };
+use super::whole::times;
 use crate::claims::PointError;
 use crate::claims::claim::{Claim, Needs, Rig, Scale};
 use crate::claims::lab::Lab;
@@ -109,90 +110,25 @@ impl Claim for C2 {
     }
 }
 
-fn judge(measurements: &[Measurement]) -> Conclusion {
-    let sent = |path, hot| Sent {
+/// What the verdict is about: 64 KiB a call, over loopback.
+fn sent(path: Path, hot: bool) -> Sent {
+    Sent {
         medium: Medium::Loopback,
         path,
         slice: SLICE,
         chunk: CHUNK,
         hot,
-    };
-    let less = |question: &str, (path, other), hot, figure, expect| {
-        at_their_best(
-            measurements,
-            question,
-            &sent(path, hot),
-            &sent(other, hot),
-            figure,
-            expect,
-        )
-    };
-    let (read, map, send) = (Path::ReadSend, Path::MmapSend, Path::Sendfile);
-    let counted = [
-        less(
-            "does sendfile need half the system calls, 64 KiB each?",
-            (read, send),
-            true,
-            &CALLS,
-            Expect::AtLeast(1.8),
-        ),
-        less(
-            "does it need less of the processor, hot?",
-            (read, send),
-            true,
-            &CPU,
-            Expect::More,
-        ),
-    ];
-    let [Some(calls), Some(cpu)] = counted else {
+    }
+}
+
+fn judge(measurements: &[Measurement]) -> Conclusion {
+    let Some(mut findings) = claimed(measurements) else {
         return Conclusion::without(Verdict::Undecided, "the points for a verdict are missing");
     };
-    let mut findings = vec![calls, cpu];
-    let (memory, lent) = (Path::MemorySend, Path::MemorySendfile);
-    for (question, paths, hot) in [
-        ("and less than a mapping, hot?", (map, send), true),
-        (
-            "does it need less of the processor, cold?",
-            (read, send),
-            false,
-        ),
-        (
-            "from memory: does lending its pages need less than a copy?",
-            (memory, lent),
-            true,
-        ),
-    ] {
-        findings.extend(less(question, paths, hot, &CPU, Expect::More));
-    }
-    for (question, (path, other)) in [
-        ("is it faster, hot?", (send, read)),
-        (
-            "from memory: is lending its pages faster than a copy?",
-            (lent, memory),
-        ),
-    ] {
-        findings.extend(less(question, (path, other), true, &RATE, Expect::More));
-    }
-    findings.extend(buffers(measurements, &sent));
-    let send = sent(send, true).best(measurements, &CPU);
-    let left = send
-        .as_ref()
-        .and_then(|best| best.measurement.figures.get(CPU.name))
-        .map_or(f64::NAN, |e| e.median);
-    let median = |finding: &Finding| {
-        finding
-            .ratio
-            .map_or_else(|| "–".into(), |ratio| number(ratio.median))
-    };
-    let why = format!(
-        "hot, in calls of 64 KiB, read + send makes {} times the system calls of sendfile and takes {} times its processor time; \
-         sendfile still takes {} CPU s a GB (TCP itself), so zero copy is not zero work; each with the send buffer that suits it, \
-         sendfile's is the {}",
-        median(&findings[0]),
-        median(&findings[1]),
-        number(left),
-        send.map_or("", |best| best.buffer),
-    );
+    let verdict = verdict::all(findings.iter().map(|finding| finding.verdict));
+    let why = why(measurements, &findings);
+    findings.extend(beside(measurements));
+    findings.extend(buffers(measurements));
     let mut notes = notes(measurements);
     notes.push(
         "Copies are derived from the kernel's source, not counted; those that the disk and the card make by themselves are \
@@ -202,7 +138,7 @@ fn judge(measurements: &[Measurement]) -> Conclusion {
     notes.push(buffers_note());
     notes.extend(no_veth(measurements));
     Conclusion {
-        verdict: verdict::all(findings[..2].iter().map(|finding| finding.verdict)),
+        verdict,
         why,
         plots: plots(measurements),
         tables: vec![costs(measurements)],
@@ -211,8 +147,94 @@ fn judge(measurements: &[Measurement]) -> Conclusion {
     }
 }
 
+/// Whether the second way needs less of a figure than the first.
+fn less(
+    measurements: &[Measurement],
+    question: &str,
+    (path, other): (Path, Path),
+    hot: bool,
+    figure: &Figure,
+    expect: Expect,
+) -> Option<Finding> {
+    let (path, other) = (sent(path, hot), sent(other, hot));
+    at_their_best(measurements, question, &path, &other, figure, expect)
+}
+
+/// The claim itself: half the calls, and less work.
+fn claimed(measurements: &[Measurement]) -> Option<Vec<Finding>> {
+    let ways = (Path::ReadSend, Path::Sendfile);
+    let calls = less(
+        measurements,
+        "does sendfile need half the system calls, 64 KiB each?",
+        ways,
+        true,
+        &CALLS,
+        Expect::AtLeast(1.8),
+    );
+    let cpu = less(
+        measurements,
+        "does it need less of the processor, hot?",
+        ways,
+        true,
+        &CPU,
+        Expect::More,
+    );
+    Some(vec![calls?, cpu?])
+}
+
+/// What else tells the ways apart.
+fn beside(measurements: &[Measurement]) -> Vec<Finding> {
+    let (read, map, send) = (Path::ReadSend, Path::MmapSend, Path::Sendfile);
+    let (memory, lent) = (Path::MemorySend, Path::MemorySendfile);
+    let questions = [
+        ("and less than a mapping, hot?", (map, send), true, &CPU),
+        (
+            "does it need less of the processor, cold?",
+            (read, send),
+            false,
+            &CPU,
+        ),
+        (
+            "from memory: does lending its pages need less than a copy?",
+            (memory, lent),
+            true,
+            &CPU,
+        ),
+        ("is it faster, hot?", (send, read), true, &RATE),
+        (
+            "from memory: is lending its pages faster than a copy?",
+            (lent, memory),
+            true,
+            &RATE,
+        ),
+    ];
+    let found = questions
+        .into_iter()
+        .filter_map(|(question, ways, hot, figure)| {
+            less(measurements, question, ways, hot, figure, Expect::More)
+        });
+    found.collect()
+}
+
+fn why(measurements: &[Measurement], claimed: &[Finding]) -> String {
+    let send = sent(Path::Sendfile, true).best(measurements, &CPU);
+    let left = send
+        .as_ref()
+        .and_then(|best| best.measurement.figures.get(CPU.name))
+        .map_or(f64::NAN, |e| e.median);
+    format!(
+        "hot, in calls of 64 KiB, read + send makes {} times the system calls of sendfile and takes {} times its processor time; \
+         sendfile still takes {} CPU s a GB (TCP itself), so zero copy is not zero work; each with the send buffer that suits it, \
+         sendfile's is the {}",
+        times(claimed.first()),
+        times(claimed.get(1)),
+        number(left),
+        send.map_or("", |best| best.buffer),
+    )
+}
+
 /// What a narrow send buffer does to either way.
-fn buffers(measurements: &[Measurement], sent: &dyn Fn(Path, bool) -> Sent) -> Vec<Finding> {
+fn buffers(measurements: &[Measurement]) -> Vec<Finding> {
     let [(grown, grown_name), (narrow, narrow_name)] = BUFFERS;
     let found = [Path::Sendfile, Path::ReadSend]
         .into_iter()

@@ -156,6 +156,23 @@ fn of(
 }
 
 fn judge(measurements: &[Measurement]) -> Conclusion {
+    let findings = findings(measurements);
+    let why = format!(
+        "at 1,000 partitions one journal takes {} times the durable appends of a file for each, with files behind it {} times: \
+         it is the number of flushes that decays, more than the order of the bytes",
+        times(findings.first()),
+        times(findings.get(3))
+    );
+    let mut conclusion = conclude(findings, why, measurements);
+    conclusion.plots = plots(measurements);
+    conclusion.notes.push(
+        "Bytes written are those the kernel charges to the process; the file system's own (journal, inodes) come on top.".into(),
+    );
+    conclusion
+}
+
+/// What the claim says, part by part; all must hold.
+fn findings(measurements: &[Measurement]) -> Vec<Finding> {
     let rate = ("appends_per_s", "appends/s");
     let durable = |layout, partitions| of(measurements, layout, partitions, SMALL, true);
     let [files, journal, both] = LAYOUTS.map(|(layout, _)| layout);
@@ -199,13 +216,12 @@ fn judge(measurements: &[Measurement]) -> Conclusion {
         (files, MANY, "a file for each partition"),
         Expect::More,
     );
-    let why = format!(
-        "at 1,000 partitions one journal takes {} times the durable appends of a file for each, with files behind it {} times: \
-         it is the number of flushes that decays, more than the order of the bytes",
-        times(findings.first()),
-        times(findings.get(3))
-    );
-    let mut conclusion = conclude(findings, why, measurements);
+    findings
+}
+
+/// By partitions, for each size of append, durable and not.
+fn plots(measurements: &[Measurement]) -> Vec<Plot> {
+    let mut plots = Vec::new();
     for (figure, unit, log) in [
         ("appends_per_s", "appends/s", true),
         ("p99_us", "µs, 99 % of rounds", true),
@@ -220,7 +236,7 @@ fn judge(measurements: &[Measurement]) -> Conclusion {
         ] {
             let series = series(measurements, figure, append, durable);
             if series.iter().any(|series| series.marks.len() > 1) && wanted(figure, append) {
-                conclusion.plots.push(Plot::Lines {
+                plots.push(Plot::Lines {
                     title: format!("Rounds of 64 appends of {words}: {unit}"),
                     x: Axis::log("partitions"),
                     y: if log {
@@ -233,10 +249,7 @@ fn judge(measurements: &[Measurement]) -> Conclusion {
             }
         }
     }
-    conclusion.notes.push(
-        "Bytes written are those the kernel charges to the process; the file system's own (journal, inodes) come on top.".into(),
-    );
-    conclusion
+    plots
 }
 
 /// Small appends are about operations, large ones about bytes.

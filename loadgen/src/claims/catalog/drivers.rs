@@ -2,7 +2,7 @@
 
 use super::whole::{Whole, WholeClaim, compare, conclude, missing, of, times};
 use crate::claims::claim::Scale;
-use crate::claims::outcome::{Axis, Conclusion, Mark, Plot, Series, Table};
+use crate::claims::outcome::{Axis, Conclusion, Finding, Mark, Plot, Series, Table};
 use crate::claims::plan::Point;
 use crate::claims::record::Measurement;
 use crate::claims::report_number as number;
@@ -46,7 +46,8 @@ fn points(scale: Scale) -> Vec<Point> {
     all.collect()
 }
 
-fn judge(measurements: &[Measurement]) -> Conclusion {
+/// The one driver against the other; the first decides.
+fn findings(measurements: &[Measurement]) -> Vec<Finding> {
     let pair = |question: &str, above: &str, below: &str, bytes, figure, unit, expect| {
         let (above, below) = ((above, bytes, above), (below, bytes, below));
         compare(measurements, question, above, below, (figure, unit), expect)
@@ -100,7 +101,11 @@ fn judge(measurements: &[Measurement]) -> Conclusion {
             Expect::More,
         ),
     ];
-    let findings: Vec<_> = findings.into_iter().flatten().collect();
+    findings.into_iter().flatten().collect()
+}
+
+fn judge(measurements: &[Measurement]) -> Conclusion {
+    let findings = findings(measurements);
     let why = format!(
         "both carry the same engine, each ack after its flush: the own loop gives {} times the small acks of glommio and {} times \
          the bytes in large batches",

@@ -50,6 +50,16 @@ pub(super) const LEGEND: [(&str, &str); 3] = [
     ("lent", "page lent, nothing copied"),
 ];
 
+/// Claims that speak of the same paths.
+const ALSO: [&str; 2] = ["C3", "C5"];
+
+/// Where a claim's paths are drawn, if not beside it.
+pub(super) fn elsewhere(claim: &ClaimResult, all: &[ClaimResult]) -> Option<String> {
+    let drawn = all.iter().any(|other| !diagrams(other).is_empty());
+    (drawn && ALSO.contains(&claim.id.as_str()))
+        .then(|| format!("The paths are drawn under {CLAIM}, as measured there."))
+}
+
 /// A diagram of each path that the claim has measured.
 pub(super) fn diagrams(claim: &ClaimResult) -> Vec<Picture> {
     if claim.id != CLAIM {
@@ -67,10 +77,15 @@ fn diagram(path: &ReadPath) -> Picture {
     let _ = write!(
         drawing.svg,
         "<path class=\"border\" d=\"M{middle} 4V{}\"/>",
-        ROWS[4] - 8
+        ROWS[3] + BOX.1
     );
     route(&mut drawing, path.path);
-    drawing.down(3, 4, Move::Lent, "loopback: no card takes part");
+    drawing.down(
+        3,
+        4,
+        Move::Lent,
+        "loopback: no card (the receiver's read copies)",
+    );
     drawing.kernel(3, "socket buffer");
     drawing.kernel(4, "receiver");
     let bottom = figures(&mut drawing, path);
@@ -239,7 +254,7 @@ impl Drawing {
         let line = format!("M{} {y}H{x}V{}", KERNEL + BOX.0, end - 7);
         let head = format!("M{x} {end}l-5 -8h10z");
         self.arrow(how, &line, &head);
-        self.text(PROGRAM - 22, y - 6, "n", words);
+        self.text(PROGRAM - 14, y - 6, "n", words);
     }
 
     /// From the program's box to the socket's.
@@ -249,7 +264,7 @@ impl Drawing {
         let line = format!("M{x} {top}V{y}H{}", end + 7);
         let head = format!("M{end} {y}l8 -5v10z");
         self.arrow(how, &line, &head);
-        self.text(PROGRAM - 22, y + 16, "n", words);
+        self.text(PROGRAM - 14, y + 16, "n", words);
     }
 }
 
@@ -333,6 +348,10 @@ mod tests {
     #[test]
     fn other_claims_and_missing_measurements_have_no_diagram() {
         assert!(diagrams(&claim("C1")).is_empty());
+        let all = [claim("C1"), claim(CLAIM), claim("C5")];
+        let told = all.each_ref().map(|claim| elsewhere(claim, &all).is_some());
+        assert_eq!(told, [false, false, true]);
+        assert!(elsewhere(&all[2], &all[2..]).is_none(), "nothing is drawn");
         let mut unmeasured = claim(CLAIM);
         unmeasured.measurements.clear();
         assert!(diagrams(&unmeasured).is_empty());

@@ -52,7 +52,7 @@ pub(super) fn page(results: &Results) -> Result<String, ClaimsError> {
     let claims: Vec<ClaimView> = results
         .claims
         .iter()
-        .map(view)
+        .map(|claim| view(claim, &results.claims))
         .collect::<Result<_, ClaimsError>>()?;
     let quiet = &results.quiet;
     let percent = |estimate: &Option<crate::claims::stats::Estimate>| {
@@ -83,7 +83,7 @@ pub(super) fn page(results: &Results) -> Result<String, ClaimsError> {
         .map_err(|error| ClaimsError::Report(error.to_string()))
 }
 
-fn view(claim: &ClaimResult) -> Result<ClaimView, ClaimsError> {
+fn view(claim: &ClaimResult, all: &[ClaimResult]) -> Result<ClaimView, ClaimsError> {
     let conclusion = &claim.conclusion;
     let mut pictures = Vec::new();
     for plot in &conclusion.plots {
@@ -96,6 +96,7 @@ fn view(claim: &ClaimResult) -> Result<ClaimView, ClaimsError> {
             .iter()
             .map(|reason| format!("Cut short: {reason}.")),
     );
+    notes.extend(diagrams::elsewhere(claim, all));
     let thinning = claim.thinning.as_ref().map(|thinning| {
         format!(
             "{} of {} points of the grid, {} repetitions of up to {}, {:.0} s expected of {:.0} s{}",
