@@ -171,12 +171,12 @@ fn figures(drawing: &mut Drawing, path: &ReadPath) -> u32 {
     };
     row("b", "counted, page cache hot", "");
     for (words, value) in counted(&path.hot) {
-        row("n", words, &number(value));
+        row("n", words, &count(value));
     }
     if let Some(cold) = &path.cold {
         row("b", "counted, cold", "");
         for (words, value) in counted(cold) {
-            row("n", words, &number(value));
+            row("n", words, &count(value));
         }
     }
     row("b", "derived", "");
@@ -196,6 +196,15 @@ fn figures(drawing: &mut Drawing, path: &ReadPath) -> u32 {
     row("n", "MB/s, hot", &number(path.hot.mb_per_s));
     row("faint", path.buffer, "");
     y - LINE + 8
+}
+
+/// A count with digits that say something, small ones too.
+fn count(value: f64) -> String {
+    match value {
+        0.0005..0.1 => format!("{value:.3}"),
+        ..0.0005 => "0".into(),
+        _ => number(value),
+    }
 }
 
 /// An SVG's inside. All words are ours: nothing to escape.
@@ -355,6 +364,12 @@ mod tests {
         let mut unmeasured = claim(CLAIM);
         unmeasured.measurements.clear();
         assert!(diagrams(&unmeasured).is_empty());
+    }
+
+    #[test]
+    fn seldom_counts_are_told_without_exponents() {
+        let told = [0.0, 0.0815, 0.9, 30.6, f64::NAN].map(count);
+        assert_eq!(told, ["0", "0.082", "0.90", "30.6", "–"]);
     }
 
     #[test]
