@@ -91,6 +91,11 @@ fn a_kill_in_the_middle_ends_the_run_and_loses_nothing_that_was_acknowledged() {
     server.kill();
     let result = run.join().unwrap();
     assert!(result.broken && result.is_well(false));
+    assert!(
+        result.window_s < 30.0,
+        "of 60 s, {} passed",
+        result.window_s
+    );
     let server = Server::start(&data, port);
     let found = check::check(&book, &[], Duration::from_secs(30)).unwrap();
     assert!(found.is_clean(), "{found:?}");

@@ -262,9 +262,13 @@ pub fn run(options: &CommitsOptions) -> Result<CommitsResult, CommitsError> {
     let mut driver = drive::Driver::new(options, &plan, versions, &members, base, &schedule)
         .map_err(system("epoll"))?;
     driver.run(&schedule).map_err(system("epoll"))?;
+    let ended = Instant::now().min(schedule.end());
     let (mut result, book) = driver.finish();
     result.started_unix_ms = started.as_millis() as u64;
-    result.window_s = (schedule.end() - begin).as_secs_f64();
+    // A run that was broken off has the window that there was.
+    let window_end = if result.broken { ended } else { schedule.end() };
+    let window = window_end.saturating_duration_since(begin);
+    result.window_s = window.as_secs_f64().max(1e-6);
     result.coordinators = plan.coordinators();
     result.connections = plan.connections.len();
     if !result.broken {
