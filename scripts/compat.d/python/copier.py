@@ -44,7 +44,7 @@ def life(args):
                 return done
             producer.begin_transaction()
             for message in messages:
-                producer.produce(args.target, value=message.value(), partition=message.partition())
+                producer.produce(args.target, value=message.value(), key=message.key(), partition=message.partition())
             positions = [place for place in consumer.position(wanted) if place.offset >= 0]
             producer.send_offsets_to_transaction(positions, consumer.consumer_group_metadata(), PARTITIONS_TIMEOUT_S)
             # Who watches can kill in the middle of it.
