@@ -4,6 +4,7 @@ import hashlib
 import json
 import subprocess
 import threading
+import time
 
 import install
 import kafka
@@ -22,7 +23,7 @@ class Life:
     def __init__(self, command, log):
         self.command, self.log = command, log
         self.process = start(command, log, stdout=subprocess.PIPE)
-        self.ends, self._over = 0, False
+        self.ends, self._over, self.heard_at = 0, False, time.monotonic()
         self._changed = threading.Condition()
         self._listener = threading.Thread(target=self._listen, daemon=True)
         self._listener.start()
@@ -31,7 +32,7 @@ class Life:
         with open(self.log, "ab") as sink:
             for line in self.process.stdout:
                 with self._changed:
-                    self.ends += 1
+                    self.ends, self.heard_at = self.ends + 1, time.monotonic()
                     self._changed.notify_all()
                 sink.write(line)
         with self._changed:

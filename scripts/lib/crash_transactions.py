@@ -15,6 +15,8 @@ RECORDS = 250
 # How often each kind is picked: a JVM takes seconds to start.
 WEIGHTS = {"franz-go": 5, "confluent": 3, "kafka": 2}
 ROUND_LIMIT_S = 90
+# Who says nothing for so long is taken to hang, and starts again; the round's line tells.
+STILL_S = 15
 # From the moment that a copier asks for the end of a transaction, a kill comes within this time.
 AFTER_END_S = 0.008
 SETTINGS = {"group.initial.rebalance.delay.ms": "0"}
@@ -176,6 +178,10 @@ class Transactions:
             if time.monotonic() > deadline:
                 raise Failure(f"not everything is copied after {ROUND_LIMIT_S} s and {self.lived} lives: {last_line(self.log)}")
             self._raise_the_dead()
+            for life in self.lives:
+                if life.over() is None and time.monotonic() - life.heard_at > STILL_S:
+                    life.kill()
+                    self.deeds.append(f"copier stood still for {STILL_S} s")
             time.sleep(0.02)
 
     def _last_look(self, copier):

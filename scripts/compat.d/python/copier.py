@@ -25,7 +25,11 @@ def parse():
 
 def life(args):
     """Copies until everything is, or something fails. Returns how much of the source is copied."""
-    quiet = {"bootstrap.servers": args.bootstrap, "log_level": 0, "reconnect.backoff.max.ms": 500}
+    quiet = {
+        "bootstrap.servers": args.bootstrap, "log_level": 0, "reconnect.backoff.max.ms": 500,
+        # With all brokers down for a moment librdkafka forgets them, and what waits for a coordinator then waits for ever.
+        "metadata.recovery.strategy": "none",
+    }
     producer = Producer({**quiet, "transactional.id": args.id, "transaction.timeout.ms": 10_000})
     consumer = Consumer({
         **quiet, "group.id": args.id, "enable.auto.commit": False, "isolation.level": "read_committed",
