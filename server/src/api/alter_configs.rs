@@ -24,12 +24,12 @@ pub struct Waiting {
     resources: Vec<Resource>,
 }
 
-/// One resource of a request, with its refusal if it did not get to the catalog.
+/// One resource of a request, with its outcome if it is not for the catalog.
 #[derive(Debug)]
 struct Resource {
     kind: i8,
     name: StrBytes,
-    refusal: Option<Refusal>,
+    settled: Option<Result<(), Refusal>>,
 }
 
 pub(crate) fn replace(server: &mut Server, request: &Request<'_>) -> Result<(), Malformed> {
@@ -83,7 +83,8 @@ fn submit<'a>(
 ) {
     let (mut resources, mut topics) = (Vec::new(), Vec::new());
     for (kind, name, ops) in wanted {
-        let refusal = match (kind, ops) {
+        let refuse = |why| Some(Err(Refusal::new(error::INVALID_REQUEST, why)));
+        let settled = match (kind, ops) {
             (TOPIC, Some(ops)) => {
                 topics.push(NewConfigs {
                     name: name.to_string(),
@@ -92,14 +93,16 @@ fn submit<'a>(
                 });
                 None
             }
-            (TOPIC, None) => Some("unknown kind of change"),
-            (BROKER, _) => Some("broker settings are set at start: --set or --config"),
-            _ => Some("only topics and brokers have settings"),
+            (TOPIC | BROKER, None) => refuse("unknown kind of change"),
+            // Nothing is set while a broker runs, so what is to go is gone; kafka-reassign-partitions clears throttles so.
+            (BROKER, Some(ops)) if incremental && ops.iter().all(is_delete) => Some(Ok(())),
+            (BROKER, _) => refuse("broker settings are set at start: --set or --config"),
+            _ => refuse("only topics and brokers have settings"),
         };
         resources.push(Resource {
             kind,
             name: text(name),
-            refusal: refusal.map(|why| Refusal::new(error::INVALID_REQUEST, why)),
+            settled,
         });
     }
     let waiting = Waiting {
@@ -116,11 +119,15 @@ fn submit<'a>(
         .submit(action, ops::Waiting::AlterConfigs(waiting));
 }
 
+fn is_delete(op: &ConfigOp) -> bool {
+    matches!(op.kind, ConfigOpKind::Delete)
+}
+
 pub(crate) fn done(server: &mut Server, waiting: Waiting, outcome: Outcome) {
     let mut outcomes = outcome.0.into_iter();
     let results = waiting.resources.into_iter().map(|resource| {
-        let refusal = match resource.refusal {
-            Some(refusal) => Some(refusal),
+        let refusal = match resource.settled {
+            Some(settled) => settled.err(),
             None => outcomes.next().and_then(Result::err),
         };
         (resource.kind, resource.name, refusal)

@@ -350,6 +350,15 @@ fn every_setting_is_described_with_its_source() {
 }
 
 fn alter(world: &mut World, conn: Conn, version: i16, op: i8, name: &str, value: &str) -> i16 {
+    alter_of(world, conn, (2, "t"), (version, op, name, value))
+}
+
+fn alter_of(
+    world: &mut World,
+    conn: Conn,
+    (kind, of): (i8, &str),
+    (version, op, name, value): (i16, i8, &str, &str),
+) -> i16 {
     use kafka_wire::incremental_alter_configs_request::{AlterConfigsResource, AlterableConfig};
     let change = message!(AlterableConfig {
         name: name.into(),
@@ -358,12 +367,23 @@ fn alter(world: &mut World, conn: Conn, version: i16, op: i8, name: &str, value:
     });
     let request = message!(IncrementalAlterConfigsRequest {
         resources: vec![message!(AlterConfigsResource {
-            resource_type: 2,
-            resource_name: "t".into(),
+            resource_type: kind,
+            resource_name: of.into(),
             configs: vec![change],
         })],
     });
     world.call(conn, version, &request).responses[0].error_code
+}
+
+#[test]
+fn a_broker_has_nothing_to_unset_and_takes_nothing_while_it_runs() {
+    let mut world = World::new(1, &[]);
+    let conn = world.connect(0);
+    let throttle = "leader.replication.throttled.rate";
+    let unset = alter_of(&mut world, conn, (4, "0"), (1, 1, throttle, ""));
+    assert_eq!(unset, error::NONE);
+    let set = alter_of(&mut world, conn, (4, "0"), (1, 0, throttle, "1000"));
+    assert_eq!(set, error::INVALID_REQUEST);
 }
 
 #[test]
