@@ -29,7 +29,7 @@ pub type Figures = BTreeMap<String, f64>;
 /// Largest share of a file's pages that may still be in memory when it counts as cold.
 const COLD_SHARE_MAX: f64 = 0.01;
 /// How often pages are dropped before it is given up, and the time in between.
-const COLD_TRIES: u32 = 40;
+const COLD_TRIES: u32 = 200;
 const COLD_PAUSE: Duration = Duration::from_millis(25);
 /// How often a file is read before it is given up that it stays in memory.
 const HOT_TRIES: u32 = 3;
@@ -48,7 +48,7 @@ pub fn make_cold(file: &File) -> Result<f64, BenchError> {
         if share <= COLD_SHARE_MAX {
             return Ok(share);
         }
-        // A socket that was just closed, or a write that has just ended, may still hold pages for a moment.
+        // A socket or a ring that was just closed, or a write that has just ended, may still hold pages for a while.
         std::thread::sleep(COLD_PAUSE);
     }
     Err(BenchError::Settings(format!(
