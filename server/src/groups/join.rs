@@ -152,8 +152,7 @@ impl Coordinator {
         let joined = self.with_group(now, &request.group_id, |group, env| {
             let fits = group.bytes() + joining.bytes() <= env.config.group_bytes_max;
             let fits = fits && has_room;
-            group.downgrade(env, topics);
-            if group.is_shared() {
+            if group.meets_consumers(env, topics) {
                 let id = id.unwrap_or_else(|| own(&request.member_id));
                 return match (fits, is_full) {
                     (false, _) => Err(GroupError::GroupMaxSizeReached),

@@ -36,8 +36,7 @@ impl Coordinator {
         };
         let left = self.admit_named(&request.group_id).and_then(|_| {
             let left = self.with_group(now, &request.group_id, |group, env| {
-                group.downgrade(env, topics);
-                match group.is_shared() {
+                match group.meets_consumers(env, topics) {
                     true => Ok(group.leave_shared(env, topics, &leaving)),
                     false => group.leave(env, &leaving),
                 }

@@ -44,8 +44,7 @@ impl Coordinator {
         let assigned_bytes: usize = assignments.map(|entry| entry.assignment.len()).sum();
         let has_room = self.has_room(assigned_bytes);
         let synced = self.with_group(now, &request.group_id, |group, env| {
-            group.downgrade(env, topics);
-            if group.is_shared() {
+            if group.meets_consumers(env, topics) {
                 return group.sync_shared(env, topics, call.token, request);
             }
             let fits = group.bytes() + assigned_bytes <= env.config.group_bytes_max;
@@ -71,8 +70,7 @@ impl Coordinator {
             Err(error) => Err(error),
             Ok(_) => self
                 .with_group(now, &request.group_id, |group, env| {
-                    group.downgrade(env, topics);
-                    match group.is_shared() {
+                    match group.meets_consumers(env, topics) {
                         true => group.heartbeat_shared(env, request),
                         false => group.heartbeat(env, request),
                     }

@@ -21,10 +21,30 @@ use super::heartbeat::Step;
 use super::member::{Classic, Current, MemberState, Metadata};
 
 impl Group {
-    /// Whether a member of the classic protocol meets a consumer group with members here.
+    /// Whether there is a consumer group with members here.
     pub(in crate::groups) fn is_shared(&self) -> bool {
         let consumer = self.consumer.as_ref();
         consumer.is_some_and(|consumer| !consumer.is_empty())
+    }
+
+    /// Whether a member of the classic protocol meets a consumer group with members here. One whose last member of the other
+    /// protocol is gone turns classic now, at the latest.
+    pub(in crate::groups) fn meets_consumers(
+        &mut self,
+        env: &mut Env<'_>,
+        topics: &dyn Topics,
+    ) -> bool {
+        self.downgrade(env, topics);
+        self.is_shared()
+    }
+
+    /// The group's id, and the consumer group that it is.
+    fn shared(&mut self) -> Result<(StrBytes, &mut ConsumerGroup), GroupError> {
+        let id = self.id.clone();
+        let consumer = self.consumer.as_deref_mut();
+        consumer
+            .map(|consumer| (id, consumer))
+            .ok_or(GroupError::UnknownMemberId)
     }
 
     /// JoinGroup of a member with this id, perhaps a new one. The answer comes when everything it tells is durable.
@@ -35,9 +55,7 @@ impl Group {
         id: &StrBytes,
         joining: Joining,
     ) -> Result<(), GroupError> {
-        let Some(consumer) = &self.consumer else {
-            return Err(GroupError::UnknownMemberId);
-        };
+        let (group_id, consumer) = self.shared()?;
         let place = consumer.classic_place(env, id, &joining)?;
         if joining.has_new_id && joining.instance_id.is_none() && joining.wait.version >= 4 {
             env.out
@@ -81,7 +99,6 @@ impl Group {
             }),
             owned: Some(&owned),
         };
-        let group_id = self.id.clone();
         response.generation_id = self.edit_consumer(env, None, |edit, env| {
             let (_, after) = edit.step(env, &group_id, topics, step);
             edit.group.joined(env, &group_id, id, timeout_ms);
@@ -102,10 +119,7 @@ impl Group {
     ) -> Result<(), GroupError> {
         let id = &own(&request.member_id);
         let instance_id = request.group_instance_id.as_ref();
-        let group_id = self.id.clone();
-        let Some(consumer) = &mut self.consumer else {
-            return Err(GroupError::UnknownMemberId);
-        };
+        let (group_id, consumer) = self.shared()?;
         let (classic, current) = consumer.classic_member(id, instance_id, request.generation_id)?;
         let (name, said) = match classic.protocol() {
             Some(protocol) => (Some(&protocol.name), &protocol.metadata[..]),
@@ -143,10 +157,7 @@ impl Group {
     ) -> Result<(), GroupError> {
         let id = &own(&request.member_id);
         let instance_id = request.group_instance_id.as_ref();
-        let group_id = self.id.clone();
-        let Some(consumer) = &mut self.consumer else {
-            return Err(GroupError::UnknownMemberId);
-        };
+        let (group_id, consumer) = self.shared()?;
         let (_, current) = consumer.classic_member(id, instance_id, request.generation_id)?;
         consumer.renew_session(env, &group_id, id);
         let has_more = match current.state {

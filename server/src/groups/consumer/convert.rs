@@ -27,17 +27,11 @@ impl Group {
         if self.consumer.is_some() || (joins && self.is_in(State::Empty)) {
             return Ok(());
         }
-        let id = self.id.as_str();
-        let refuse = |reason: &str| {
-            let reason = format_args!(
-                "Cannot upgrade classic group {id} to consumer group because {reason}."
-            );
-            Err(Refused::new(GroupError::GroupIdNotFound, reason))
-        };
         if !joins {
-            let reason = format_args!("Group {id} is not a consumer group.");
+            let reason = format_args!("Group {} is not a consumer group.", self.id.as_str());
             return Err(Refused::new(GroupError::GroupIdNotFound, reason));
         }
+        let refuse = |reason| Err(Refused::upgrade(&self.id, reason));
         if !config.online_upgrade {
             return refuse("online upgrade is disabled");
         }
@@ -94,13 +88,7 @@ impl Group {
         member: &Member,
         topics: &dyn Topics,
     ) -> Result<(Metadata, Partitions), Refused> {
-        let refuse = |reason: &str| {
-            let reason = format_args!(
-                "Cannot upgrade classic group {} to consumer group because {reason}.",
-                self.id.as_str()
-            );
-            Refused::new(GroupError::GroupIdNotFound, reason)
-        };
+        let refuse = |reason| Refused::upgrade(&self.id, reason);
         let malformed = || refuse("the embedded consumer protocol is malformed");
         let said = match &self.protocol {
             Some(protocol) => member.metadata(protocol),

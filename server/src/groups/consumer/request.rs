@@ -31,6 +31,14 @@ impl Refused {
         }
     }
 
+    /// A classic group that cannot become one of the consumer protocol.
+    pub(super) fn upgrade(group_id: &StrBytes, reason: &str) -> Self {
+        let id = group_id.as_str();
+        let reason =
+            format_args!("Cannot upgrade classic group {id} to consumer group because {reason}.");
+        Self::new(GroupError::GroupIdNotFound, reason)
+    }
+
     pub(super) fn error(&self) -> GroupError {
         self.error
     }
