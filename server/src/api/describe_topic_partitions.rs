@@ -9,9 +9,9 @@ use kafka_wire::describe_topic_partitions_response::{
 };
 use kafka_wire::{DescribeTopicPartitionsRequest, DescribeTopicPartitionsResponse};
 
-use super::{Request, text};
+use super::{Request, no_such_topic, text};
 use crate::app::{Env, Server};
-use crate::catalog::{Topic, name};
+use crate::catalog::Topic;
 use crate::message;
 use crate::wire::{Malformed, error, uuid};
 
@@ -82,10 +82,7 @@ fn cursor(topic: &str, partition: i32) -> Cursor {
 
 fn absent(topic: &str) -> DescribeTopicPartitionsResponseTopic {
     message!(DescribeTopicPartitionsResponseTopic {
-        error_code: match name::invalid(topic) {
-            Some(_) => error::INVALID_TOPIC_EXCEPTION,
-            None => error::UNKNOWN_TOPIC_OR_PARTITION,
-        },
+        error_code: no_such_topic(topic),
         name: Some(text(topic)),
     })
 }

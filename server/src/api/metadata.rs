@@ -10,7 +10,7 @@ use kafka_wire::metadata_response::{
 use kafka_wire::{MetadataRequest, MetadataResponse};
 use ringlog_engine::shard::Cx;
 
-use super::{Request, text};
+use super::{Request, no_such_topic, text};
 use crate::app::{Env, Server};
 use crate::catalog::action::{NewTopic, Refusal};
 use crate::catalog::{Topic, name};
@@ -138,13 +138,8 @@ fn answer(
 }
 
 fn absent(name: &str, refused: &HashMap<&str, Refusal>) -> i16 {
-    if let Some(refusal) = refused.get(name) {
-        return refusal.code;
-    }
-    if name::invalid(name).is_some() {
-        return error::INVALID_TOPIC_EXCEPTION;
-    }
-    error::UNKNOWN_TOPIC_OR_PARTITION
+    let refusal = refused.get(name);
+    refusal.map_or_else(|| no_such_topic(name), |refusal| refusal.code)
 }
 
 fn brokers(env: &Env) -> Vec<MetadataResponseBroker> {

@@ -33,7 +33,7 @@ use ringlog_engine::id::PartitionKey;
 use ringlog_engine::shard::Cx;
 
 use crate::app::{Env, Server};
-use crate::catalog::Snapshot;
+use crate::catalog::{Snapshot, name};
 use crate::conn::Token;
 use crate::control::Done;
 use crate::ops::Waiting;
@@ -165,6 +165,14 @@ pub(crate) fn local(
         return Err(error::NOT_LEADER_OR_FOLLOWER);
     }
     Ok(key)
+}
+
+/// Kafka's error code for the name of a topic that is not there.
+fn no_such_topic(topic: &str) -> i16 {
+    match name::invalid(topic) {
+        Some(_) => error::INVALID_TOPIC_EXCEPTION,
+        None => error::UNKNOWN_TOPIC_OR_PARTITION,
+    }
 }
 
 /// Checks the leader epoch that a client believes in, -1 for none. One from the future is refused as Kafka does
