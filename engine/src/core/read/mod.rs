@@ -150,8 +150,7 @@ impl Core {
                 log_end_offset: partition.log_end,
             });
         }
-        let aborted = partition.producers.aborted_between(spec.offset, data.end);
-        Ok(aborted.copied().collect())
+        Ok(self.aborted(part, spec.offset, data.end))
     }
 
     /// Batches in memory from tail entry `at` on, up to `end`.
