@@ -1,6 +1,6 @@
 //! The limit of open files, raised as far as it goes before connections are made.
 
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use ringlog_engine::ring::raise_descriptors;
 use thiserror::Error;
 
 /// Descriptors besides those of connections: standard streams, pollers, files of records and results, short-lived
@@ -24,23 +24,13 @@ pub struct TooFew {
     pub limit: u64,
 }
 
-/// Raises the limit of open files to the hard limit if `connections` need it.
+/// Raises the limit of open files to the hard limit, and checks that `connections` fit.
 ///
 /// # Errors
 /// [`TooFew`]: the hard limit is too low.
 pub fn ensure(connections: usize, what: &'static str) -> Result<(), TooFew> {
-    let before = getrlimit(Resource::Nofile);
     let needed = needed(connections);
-    if allowed(before.current) >= needed {
-        return Ok(());
-    }
-    let raised = Rlimit {
-        current: before.maximum,
-        maximum: before.maximum,
-    };
-    // What counts is the limit afterwards.
-    let _ = setrlimit(Resource::Nofile, raised);
-    let limit = allowed(getrlimit(Resource::Nofile).current);
+    let limit = raise_descriptors();
     if limit >= needed {
         return Ok(());
     }
@@ -54,11 +44,6 @@ pub fn ensure(connections: usize, what: &'static str) -> Result<(), TooFew> {
 
 fn needed(connections: usize) -> u64 {
     (connections as u64).saturating_add(OTHERS)
-}
-
-/// Without a limit any number is allowed.
-fn allowed(limit: Option<u64>) -> u64 {
-    limit.unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]

@@ -13,6 +13,7 @@ use ringlog_benches::disk::read::{self, Read, ReadMode};
 use ringlog_benches::disk::report::{Figures, Row, table};
 use ringlog_benches::disk::twice::{self, Twice};
 use ringlog_benches::disk::{BenchError, Scratch};
+use ringlog_engine::ring::raise_descriptors;
 use serde_json::{Map, Value, json};
 
 /// Measures what the device under a folder gives to ringlog's patterns of writing and reading, without a server.
@@ -299,22 +300,9 @@ fn measure(cli: &Cli, scratch: &Scratch) -> Result<Vec<Row>, BenchError> {
         .collect())
 }
 
-/// As many files as the system allows: one is opened for each partition.
-fn raise_file_limit() {
-    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-    let limit = getrlimit(Resource::Nofile);
-    // If it cannot be raised, opening a file says so.
-    let _ = setrlimit(
-        Resource::Nofile,
-        Rlimit {
-            current: limit.maximum,
-            maximum: limit.maximum,
-        },
-    );
-}
-
 fn run(cli: &Cli) -> Result<(), BenchError> {
-    raise_file_limit();
+    // One is opened for each partition; if so many are not allowed, opening them says so.
+    raise_descriptors();
     let stop = Arc::new(AtomicBool::new(false));
     for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
         let registered = signal_hook::flag::register(signal, Arc::clone(&stop));

@@ -55,7 +55,7 @@ pub use config::{CommitSync, RingConfig, SpanPath};
 pub use driver::{ShardInputs, run_shard, spawn_shard};
 pub use error::{RingError, exit_status};
 pub use files::RealDisk;
-pub use preflight::{Preflight, PreflightError, PreflightOptions, preflight};
+pub use preflight::{Preflight, PreflightError, PreflightOptions, preflight, raise_descriptors};
 pub use shutdown::Shutdown;
 pub use signals::on_signals;
 pub use spawn::Inputs;

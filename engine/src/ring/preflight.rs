@@ -146,7 +146,7 @@ pub enum PreflightError {
 pub fn preflight(data_dir: &Path, options: &PreflightOptions) -> Result<Preflight, PreflightError> {
     let kernel = kernel()?;
     check_ring(&kernel)?;
-    let descriptors = raise_descriptors(options.descriptors_min)?;
+    let descriptors = descriptors(options.descriptors_min)?;
     let lock = lock(data_dir)?;
     let (file_system, trouble) = file_system(&lock);
     if let (Some(why), false) = (trouble, options.any_file_system) {
@@ -220,16 +220,21 @@ fn check_ring(kernel: &str) -> Result<(), PreflightError> {
     })
 }
 
-/// Raises the limit of open files to the hard limit; what it is then.
-fn raise_descriptors(needed: u64) -> Result<u64, PreflightError> {
+/// Raises the process's limit of open files as far as it goes without privilege. Returns what it is then.
+pub fn raise_descriptors() -> u64 {
     let before = getrlimit(Resource::Nofile);
     let raised = Rlimit {
         current: before.maximum,
         maximum: before.maximum,
     };
-    // The soft limit may do as well.
+    // What counts is the limit afterwards: the one before may do as well.
     let _ = setrlimit(Resource::Nofile, raised);
-    let limit = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+    getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX)
+}
+
+/// Descriptors allowed, which are enough.
+fn descriptors(needed: u64) -> Result<u64, PreflightError> {
+    let limit = raise_descriptors();
     if limit < needed {
         return Err(PreflightError::Descriptors { limit, needed });
     }

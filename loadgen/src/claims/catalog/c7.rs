@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use ringlog_benches::claims::Figures;
 use ringlog_benches::claims::layouts::{self, Layout, LayoutPoint};
+use ringlog_engine::ring::raise_descriptors;
 use serde_json::json;
 
 use super::whole::{conclude, times};
@@ -97,36 +98,15 @@ impl Claim for C7 {
         scale.pick(4.0, 37.5, 325.0)
     }
 
-    fn rig<'a>(&self, lab: &'a Lab, points: &[Point]) -> Result<Box<dyn Rig + 'a>, PointError> {
-        let files = points
-            .iter()
-            .filter_map(|point| point.params["partitions"].as_u64())
-            .max();
-        allow_files(files.unwrap_or(0) + 100);
+    fn rig<'a>(&self, lab: &'a Lab, _points: &[Point]) -> Result<Box<dyn Rig + 'a>, PointError> {
+        // One is opened for each partition; if so many are not allowed, opening them says so.
+        raise_descriptors();
         layouts::prepare(&lab.scratch)?;
         Ok(Box::new(LayoutRig { lab }))
     }
 
     fn judge(&self, measurements: &[Measurement]) -> Conclusion {
         judge(measurements)
-    }
-}
-
-/// One is opened for each partition; if so many are not allowed, opening them says so.
-fn allow_files(wanted: u64) {
-    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-    let limit = getrlimit(Resource::Nofile);
-    if limit.current.is_some_and(|current| current < wanted) {
-        let _ = setrlimit(
-            Resource::Nofile,
-            Rlimit {
-                current: limit
-                    .maximum
-                    .map(|maximum| maximum.min(wanted))
-                    .or(Some(wanted)),
-                maximum: limit.maximum,
-            },
-        );
     }
 }
 
