@@ -261,6 +261,21 @@ pub struct ClaimResult {
     pub measurements: Vec<Measurement>,
 }
 
+impl ClaimResult {
+    /// A claim with nothing measured yet.
+    #[must_use]
+    pub fn new(id: impl Into<String>, sentence: impl Into<String>, conclusion: Conclusion) -> Self {
+        Self {
+            id: id.into(),
+            sentence: sentence.into(),
+            conclusion,
+            thinning: None,
+            cut_short: None,
+            measurements: Vec::new(),
+        }
+    }
+}
+
 /// The measurement whose parameters hold all of `wanted`, if it was measured.
 #[must_use]
 pub fn find<'a>(

@@ -70,13 +70,9 @@ const UNBUILT: [(&str, &str, &str); 1] = [(
 pub fn unbuilt() -> Vec<ClaimResult> {
     UNBUILT
         .iter()
-        .map(|(id, sentence, why)| ClaimResult {
-            id: (*id).to_owned(),
-            sentence: (*sentence).to_owned(),
-            conclusion: Conclusion::without(Verdict::NotYetMeasured, *why),
-            thinning: None,
-            cut_short: None,
-            measurements: Vec::new(),
+        .map(|(id, sentence, why)| {
+            let conclusion = Conclusion::without(Verdict::NotYetMeasured, *why);
+            ClaimResult::new(*id, *sentence, conclusion)
         })
         .collect()
 }

@@ -106,15 +106,11 @@ mod tests {
             build: build.into(),
         });
         ClaimResult {
-            id: id.into(),
-            sentence: String::new(),
-            conclusion: Conclusion::without(Verdict::Holds, ""),
-            thinning: None,
-            cut_short: None,
             measurements: vec![Measurement {
                 taken: taken.collect(),
                 ..Measurement::default()
             }],
+            ..ClaimResult::new(id, "", Conclusion::without(Verdict::Holds, ""))
         }
     }
 

@@ -138,17 +138,10 @@ mod tests {
                 facts: vec![("kernel".into(), kernel.into())],
             }],
         };
-        let claims = verdicts
-            .iter()
-            .enumerate()
-            .map(|(index, &verdict)| ClaimResult {
-                id: format!("C{}", index + 1),
-                sentence: "s".into(),
-                conclusion: Conclusion::without(verdict, "why"),
-                thinning: None,
-                cut_short: None,
-                measurements: Vec::new(),
-            });
+        let claims = verdicts.iter().enumerate().map(|(index, &verdict)| {
+            let id = format!("C{}", index + 1);
+            ClaimResult::new(id, "s", Conclusion::without(verdict, "why"))
+        });
         Results {
             schema: 1,
             tool: "t".into(),

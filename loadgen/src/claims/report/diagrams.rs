@@ -316,12 +316,8 @@ mod tests {
             }
         }
         ClaimResult {
-            id: id.into(),
-            sentence: String::new(),
-            conclusion: Conclusion::without(Verdict::Holds, ""),
-            thinning: None,
-            cut_short: None,
             measurements,
+            ..ClaimResult::new(id, "", Conclusion::without(Verdict::Holds, ""))
         }
     }
 

@@ -354,17 +354,11 @@ mod tests {
     }
 
     fn claim(id: &str, verdict: Verdict, findings: Vec<Finding>) -> ClaimResult {
-        ClaimResult {
-            id: id.into(),
-            sentence: "a claim of many words ".repeat(20),
-            conclusion: Conclusion {
-                findings,
-                ..Conclusion::without(verdict, "why")
-            },
-            thinning: None,
-            cut_short: None,
-            measurements: Vec::new(),
-        }
+        let conclusion = Conclusion {
+            findings,
+            ..Conclusion::without(verdict, "why")
+        };
+        ClaimResult::new(id, "a claim of many words ".repeat(20), conclusion)
     }
 
     fn picture(claims: Vec<ClaimResult>) -> String {

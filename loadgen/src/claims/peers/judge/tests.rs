@@ -30,14 +30,8 @@ fn peers(entries: Vec<serde_json::Value>) -> Peers {
 }
 
 fn claim(id: &str, peers: Option<&Peers>) -> Conclusion {
-    let mut claims = [ClaimResult {
-        id: id.into(),
-        sentence: String::new(),
-        conclusion: Conclusion::without(Verdict::NotYetMeasured, "nothing"),
-        thinning: None,
-        cut_short: None,
-        measurements: Vec::new(),
-    }];
+    let nothing = Conclusion::without(Verdict::NotYetMeasured, "nothing");
+    let mut claims = [ClaimResult::new(id, "", nothing)];
     apply(&mut claims, peers);
     let [claim] = claims;
     claim.conclusion
