@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 
-use super::{CpuList, cpu_list, seconds};
+use super::{Brokers, CpuList, cpu_list, seconds};
 use crate::commits::{CommitsOptions, GROUPS_MAX, Membership, PARTITIONS_MAX};
 
 const ABOUT_COMMITS: &str = "\
@@ -40,15 +40,8 @@ enum MembershipName {
 #[derive(Debug, Args)]
 #[command(after_help = ABOUT_COMMITS)]
 pub struct CommitsCommand {
-    /// Broker to ask first (repeatable or comma-separated)
-    #[arg(
-        short,
-        long,
-        value_name = "HOST:PORT",
-        value_delimiter = ',',
-        default_value = "127.0.0.1:9092"
-    )]
-    bootstrap: Vec<String>,
+    #[command(flatten)]
+    brokers: Brokers,
     /// Topic whose offsets are committed; created if absent
     #[arg(short, long, default_value = "commits")]
     topic: String,
@@ -130,7 +123,7 @@ impl CommitsCommand {
             return Err("--group-prefix has no line breaks and the like".into());
         }
         Ok(CommitsOptions {
-            bootstrap: self.bootstrap.clone(),
+            bootstrap: self.brokers.bootstrap.clone(),
             topic: self.topic.clone(),
             partitions: self.partitions,
             groups: self.groups as usize,

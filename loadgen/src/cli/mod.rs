@@ -150,9 +150,9 @@ pub enum AcksName {
     All,
 }
 
-/// Options of every run against a broker.
+/// Whom to ask first.
 #[derive(Debug, Args)]
-pub struct Common {
+pub struct Brokers {
     /// Broker to ask first (repeatable or comma-separated)
     #[arg(
         short,
@@ -162,6 +162,14 @@ pub struct Common {
         default_value = "127.0.0.1:9092"
     )]
     pub bootstrap: Vec<String>,
+}
+
+/// Options of every run against a broker.
+#[derive(Debug, Args)]
+pub struct Common {
+    /// Whom to ask first.
+    #[command(flatten)]
+    pub brokers: Brokers,
     /// Topic; with --topics, the start of their names
     #[arg(short, long, default_value = "load")]
     pub topic: String,

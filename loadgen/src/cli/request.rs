@@ -52,7 +52,7 @@ impl Common {
             options: RunOptions {
                 command: command.to_owned(),
                 topic: TopicSpec {
-                    bootstrap: self.bootstrap.clone(),
+                    bootstrap: self.brokers.bootstrap.clone(),
                     topic: self.topic.clone(),
                     topics: self.topics,
                     partitions: self.partitions,
