@@ -192,9 +192,9 @@ fn silent_connections_stay_open_beside_the_load() {
     ));
     let idle = result.idle.as_ref().unwrap();
     assert_eq!((idle.connections, idle.closed_by_broker), (300, 0));
-    // Both ends of each are this process's.
+    // Both ends of each are this process's, and so are a few of other tests, which may close theirs meanwhile.
     let (before, with) = (idle.before.unwrap(), idle.with.unwrap());
-    assert!(with.descriptors >= before.descriptors + 600);
+    assert!(with.descriptors >= before.descriptors + 500);
     assert!(report::is_well(&result, false));
     assert!(result.produce.unwrap().measured.records > 0);
     assert!(
