@@ -444,7 +444,7 @@ impl Core {
     pub fn stats(&self) -> CoreStats {
         CoreStats {
             frames: self.journal.frames_written,
-            journal_bytes: self.journal.bytes_written,
+            journal_bytes: self.journal.bytes_written(),
             destaged_bytes: self.destage.bytes_written,
             syncs: self.out.syncs,
             rounds: self.destage.rounds,

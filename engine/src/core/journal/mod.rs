@@ -1,46 +1,25 @@
 //! Group commit: the open frame, the commits in flight, and the files they go to.
 
+mod files;
+
 use std::collections::VecDeque;
 
 use zerocopy::IntoBytes;
 
-use crate::buf::{AlignedBuf, BLOCK, BufPool, SlabWriter, Slice, round_up};
-use crate::disk::{DiskError, FileId, Lane, OpKind, OpenMode, WriteData};
+use crate::buf::{BLOCK, BufPool, SlabWriter, Slice, round_up};
+use crate::disk::{DiskError, FileId, Lane, OpKind, WriteData};
 use crate::id::{FrameSeq, Now, PartitionKey};
-use crate::journal::{EntryHeader, FileHeader, FrameHeader, Incarnation, entry_len};
+use crate::journal::{EntryHeader, FrameHeader, entry_len};
 use crate::recovery::RunInfo;
-use crate::store::journal_file;
 
 use super::CoreConfig;
 use super::api::{Durability, Event, Fatal};
 use super::flush::Flush;
 use super::outbox::{Outbox, Owner};
+use files::Files;
 
 /// An idle journal writes a marker this long after its last commit, so that recovery can vouch for it.
 const MARKER_DELAY_MS: u64 = 5;
-/// Rest before a journal file that found no space is tried again.
-const CREATE_RETRY_MS: u64 = 1_000;
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum SlotState {
-    /// Being created or opened.
-    Opening,
-    /// Its header is being written for the next use.
-    Preparing(Incarnation),
-    /// Can become the current file.
-    Ready(Incarnation),
-    /// Frames are being appended to it.
-    Current(Incarnation),
-    /// Holds frames up to `last` that are still needed.
-    Full { last: u64 },
-}
-
-#[derive(Debug)]
-struct Slot {
-    file: FileId,
-    state: SlotState,
-}
-
 /// A sealed frame, kept as long as memory allows: the image of the journal that consumers read.
 #[derive(Debug)]
 pub(super) struct Frame {
@@ -89,23 +68,13 @@ pub(super) struct Target {
 
 /// One shard's journal.
 pub(super) struct Journal {
-    shard: u32,
-    run: RunInfo,
     durability: Durability,
     /// Flushes behind acknowledgements, where these do not wait for one.
     flush: Option<Flush>,
     commits_max: usize,
-    file_bytes: u64,
-    files_max: usize,
     retry_failed_sync: bool,
     ack_before_sync: bool,
-    slots: Vec<Slot>,
-    /// Slots whose headers are written, in order of incarnation.
-    ready: VecDeque<usize>,
-    /// Slots whose headers are being written, in order of incarnation.
-    preparing: VecDeque<usize>,
-    current: Option<(usize, u64)>,
-    uses: u32,
+    files: Files,
     pool: BufPool,
     writer: Option<SlabWriter>,
     open_entries: u32,
@@ -128,23 +97,16 @@ pub(super) struct Journal {
     /// The newest sealed frame that is no marker.
     newest_batch: u64,
     memory_bytes: u64,
-    /// Frames up to this one are in segments and a checkpoint.
-    released: u64,
     unreleased_bytes: u64,
     pub(super) frames_written: u64,
-    pub(super) bytes_written: u64,
+    bytes_written: u64,
     failed: bool,
-    /// A file could not be made for want of space; tried again at `create_at_ns`.
-    disk_full: bool,
-    create_at_ns: Option<u64>,
 }
 
 impl Journal {
     pub(super) fn new(config: &CoreConfig, run: RunInfo, out: &mut Outbox) -> Self {
         let slab_bytes = config.slab_bytes();
-        let mut journal = Self {
-            shard: config.shard,
-            run,
+        Self {
             durability: config.durability,
             flush: match config.durability {
                 Durability::Fsync => None,
@@ -152,15 +114,9 @@ impl Journal {
                 Durability::WriteThenFlush { every_ms } => Some(Flush::new(Some(every_ms))),
             },
             commits_max: config.commits_in_flight.max(1),
-            file_bytes: config.journal_file_len(),
-            files_max: config.journal_files.max(2),
             retry_failed_sync: config.mutations.retry_failed_sync,
             ack_before_sync: config.mutations.ack_before_sync,
-            slots: Vec::new(),
-            ready: VecDeque::new(),
-            preparing: VecDeque::new(),
-            current: None,
-            uses: 0,
+            files: Files::new(config, run, out),
             pool: BufPool::new(slab_bytes, config.slabs_max()),
             writer: None,
             open_entries: 0,
@@ -179,88 +135,16 @@ impl Journal {
             frames: VecDeque::new(),
             newest_batch: 0,
             memory_bytes: 0,
-            released: 0,
             unreleased_bytes: 0,
             frames_written: 0,
             bytes_written: 0,
             failed: false,
-            disk_full: false,
-            create_at_ns: None,
-        };
-        for &number in config.existing_journals.iter().take(journal.files_max) {
-            journal.open_slot(out, number, true);
         }
-        journal.top_up(out);
-        journal
     }
 
     /// Memory of slabs for reads, too.
     pub(super) fn pool(&self) -> &BufPool {
         &self.pool
-    }
-
-    fn open_slot(&mut self, out: &mut Outbox, number: u32, exists: bool) {
-        let file = out.new_file();
-        let path = journal_file(self.shard, number, self.file_bytes).into_boxed_str();
-        let kind = if exists {
-            OpKind::Open {
-                file,
-                path,
-                mode: OpenMode::WriteDirect,
-            }
-        } else {
-            OpKind::CreateZeroed {
-                file,
-                path,
-                len: self.file_bytes,
-            }
-        };
-        out.submit(Lane::Background, kind, Owner::JournalFile(self.slots.len()));
-        self.slots.push(Slot {
-            file,
-            state: SlotState::Opening,
-        });
-    }
-
-    /// Creates one more file when none is in reserve and there may be more. Slot numbers are file numbers, and
-    /// files that exist are always the first ones.
-    fn top_up(&mut self, out: &mut Outbox) {
-        let coming = self
-            .slots
-            .iter()
-            .any(|slot| slot.state == SlotState::Opening);
-        if !coming
-            && !self.disk_full
-            && self.ready.is_empty()
-            && self.preparing.is_empty()
-            && self.slots.len() < self.files_max
-        {
-            self.open_slot(out, self.slots.len() as u32, false);
-        }
-    }
-
-    fn prepare(&mut self, out: &mut Outbox, slot: usize) {
-        self.uses += 1;
-        let incarnation = Incarnation::new(self.run.run, self.uses);
-        let header = FileHeader::new(
-            self.run.dir_id,
-            self.shard,
-            incarnation,
-            FrameSeq(self.released),
-        );
-        let mut block = AlignedBuf::with_capacity(BLOCK);
-        block.extend_from_slice(header.as_bytes());
-        block.pad_to_block();
-        self.slots[slot].state = SlotState::Preparing(incarnation);
-        self.preparing.push_back(slot);
-        self.bytes_written += BLOCK as u64;
-        let kind = OpKind::Write {
-            file: self.slots[slot].file,
-            offset: 0,
-            data: WriteData::Owned(block),
-            sync: true,
-        };
-        out.submit(Lane::Background, kind, Owner::JournalHeader(slot));
     }
 
     pub(super) fn file_opened(
@@ -269,17 +153,7 @@ impl Journal {
         slot: usize,
         result: Result<(), DiskError>,
     ) {
-        match result {
-            Ok(()) => self.prepare(out, slot),
-            // A full disk means a smaller journal for now: what there is goes on being used.
-            Err(error) if error.is_full() && slot + 1 == self.slots.len() => {
-                self.slots.pop();
-                self.disk_full = true;
-            }
-            Err(error) => out
-                .events
-                .push_back(Event::Fatal(Fatal::JournalCreate(error))),
-        }
+        self.files.opened(out, slot, result);
     }
 
     pub(super) fn header_written(
@@ -288,18 +162,9 @@ impl Journal {
         slot: usize,
         result: Result<(), DiskError>,
     ) {
-        if let Err(error) = result {
-            self.fail(out, error);
-            return;
-        }
-        if let SlotState::Preparing(incarnation) = self.slots[slot].state {
-            self.slots[slot].state = SlotState::Ready(incarnation);
-        }
-        while let Some(&slot) = self.preparing.front()
-            && matches!(self.slots[slot].state, SlotState::Ready(_))
-        {
-            self.preparing.pop_front();
-            self.ready.push_back(slot);
+        match result {
+            Ok(()) => self.files.prepared(slot),
+            Err(error) => self.fail(out, error),
         }
     }
 
@@ -314,35 +179,17 @@ impl Journal {
         let entry = entry_len(len);
         let alone = round_up(FrameHeader::LEN + entry) as u64;
         if self.fits_slab(entry) {
-            return self.files_hold(&[round_up(open.max(FrameHeader::LEN) + entry) as u64]);
+            let joined = round_up(open.max(FrameHeader::LEN) + entry) as u64;
+            return self.files.hold(&[joined]);
         }
         // The slab is full: the open frame is sealed first, and the batch begins another.
-        self.files_hold(&[round_up(open) as u64, alone])
+        self.files.hold(&[round_up(open) as u64, alone])
     }
 
     fn fits_slab(&self, entry: usize) -> bool {
         self.writer
             .as_ref()
             .is_none_or(|w| w.room() >= entry + 2 * BLOCK)
-    }
-
-    /// Whether frames of these lengths find room, in order, in the current file and the ready ones.
-    fn files_hold(&self, frames: &[u64]) -> bool {
-        let mut left = self
-            .current
-            .map_or(0, |(_, position)| self.file_bytes - position);
-        let mut ready = self.ready.len();
-        for &frame in frames {
-            if frame > left {
-                if ready == 0 {
-                    return false;
-                }
-                ready -= 1;
-                left = self.file_bytes - BLOCK as u64;
-            }
-            left -= frame;
-        }
-        true
     }
 
     /// Puts a batch, its offset assigned by `finish`, into the open frame.
@@ -410,35 +257,14 @@ impl Journal {
             return;
         }
         let disk_len = round_up(writer.open_len()) as u64;
-        if self
-            .current
-            .is_none_or(|(_, position)| position + disk_len > self.file_bytes)
-        {
-            let next = self
-                .ready
-                .pop_front()
-                .expect("room was checked before appending");
-            if let Some((full, _)) = self.current.take() {
-                self.slots[full].state = SlotState::Full {
-                    last: self.next_seq - 1,
-                };
-            }
-            if let SlotState::Ready(incarnation) = self.slots[next].state {
-                self.slots[next].state = SlotState::Current(incarnation);
-            }
-            self.current = Some((next, BLOCK as u64));
-        }
-        let Some((slot, position)) = &mut self.current else {
-            return;
-        };
-        let SlotState::Current(incarnation) = self.slots[*slot].state else {
+        let Some(position) = self.files.take(disk_len, self.next_seq - 1) else {
             return;
         };
         let seq = self.next_seq;
         let open = writer.open_mut();
         let (head, payload) = open.split_at_mut(FrameHeader::LEN);
         let header = FrameHeader::new(
-            incarnation,
+            position.incarnation,
             FrameSeq(seq),
             FrameSeq(vouched),
             self.checkpoint,
@@ -448,12 +274,10 @@ impl Journal {
         );
         head.copy_from_slice(header.as_bytes());
         let bytes = writer.freeze();
-        let offset = *position;
-        *position += disk_len;
         self.sealed.push_back(Sealed {
             seq,
-            file: self.slots[*slot].file,
-            offset,
+            file: position.file,
+            offset: position.offset,
             batches: self.open_entries,
             bytes: bytes.clone(),
         });
@@ -470,7 +294,7 @@ impl Journal {
         self.unreleased_bytes += disk_len;
         let parts = std::mem::take(&mut self.open_parts);
         self.frames.push_back(Frame { seq, bytes, parts });
-        self.top_up(out);
+        self.files.top_up(out);
     }
 
     /// Whether the next frame goes to the disk now. Beside commits that are under way only one with at least half as
@@ -489,7 +313,7 @@ impl Journal {
         if self.failed {
             return;
         }
-        self.retry_create(now, out);
+        self.files.retry_create(now, out);
         if let Some(flush) = &mut self.flush {
             flush.pump(now, self.durable, out);
         }
@@ -512,23 +336,9 @@ impl Journal {
         }
     }
 
-    fn retry_create(&mut self, now: Now, out: &mut Outbox) {
-        if !self.disk_full {
-            return;
-        }
-        let due = *self
-            .create_at_ns
-            .get_or_insert(now.after_ms(CREATE_RETRY_MS));
-        if now.mono_ns >= due {
-            self.disk_full = false;
-            self.create_at_ns = None;
-            self.top_up(out);
-        }
-    }
-
     /// The disk has no room for the first two files: with one alone, what it holds could never be released.
     pub(super) fn is_starved(&self) -> bool {
-        self.disk_full && self.slots.len() < 2
+        self.files.is_starved()
     }
 
     fn submit(&mut self, out: &mut Outbox, frame: Sealed) {
@@ -555,14 +365,11 @@ impl Journal {
         let due = *self
             .marker_due_ns
             .get_or_insert(now.after_ms(MARKER_DELAY_MS));
-        let left = self
-            .current
-            .map_or(0, |(_, position)| self.file_bytes - position);
         if now.mono_ns < due {
             return;
         }
         self.marker_due_ns = None;
-        if left < BLOCK as u64 && self.ready.is_empty() {
+        if !self.files.hold(&[BLOCK as u64]) {
             // No room for it in any file: the next frame will tell.
             self.last_is_marker = true;
             self.announced_checkpoint = self.checkpoint;
@@ -632,6 +439,11 @@ impl Journal {
         self.flush.as_ref().map_or(self.durable, Flush::covered)
     }
 
+    /// Bytes written to the journal's files, headers and padding included.
+    pub(super) fn bytes_written(&self) -> u64 {
+        self.bytes_written + self.files.header_bytes
+    }
+
     pub(super) fn durable(&self) -> FrameSeq {
         FrameSeq(self.durable)
     }
@@ -650,25 +462,18 @@ impl Journal {
     /// Frames up to `cut` are in segments and a checkpoint: their files can be used again.
     pub(super) fn release(&mut self, out: &mut Outbox, cut: u64) {
         let from = self.frames.front().map_or(0, |frame| frame.seq);
-        for seq in (self.released + 1).max(from)..=cut {
+        for seq in (self.released() + 1).max(from)..=cut {
             if let Some(frame) = self.frame(seq) {
                 self.unreleased_bytes -= frame.bytes.len() as u64;
             }
         }
-        self.released = cut;
-        for slot in 0..self.slots.len() {
-            if let SlotState::Full { last } = self.slots[slot].state
-                && last <= cut
-            {
-                self.prepare(out, slot);
-            }
-        }
+        self.files.release(out, cut);
     }
 
     /// Drops the oldest released frame while memory holds more than `limit` bytes.
     pub(super) fn evict(&mut self, limit: u64) -> Option<Frame> {
         let front = self.frames.front()?;
-        if self.memory_bytes <= limit || front.seq > self.released {
+        if self.memory_bytes <= limit || front.seq > self.released() {
             return None;
         }
         self.memory_bytes -= front.bytes.len() as u64;
@@ -677,7 +482,7 @@ impl Journal {
 
     /// Whether a sealed frame with batches is not released; a marker needs no round.
     pub(super) fn holds_batches(&self) -> bool {
-        self.newest_batch > self.released
+        self.newest_batch > self.released()
     }
 
     /// Bytes of frames that are not released.
@@ -687,18 +492,17 @@ impl Journal {
 
     /// Bytes all files together can hold when all exist.
     pub(super) fn capacity_bytes(&self) -> u64 {
-        self.file_bytes * self.files_max as u64
+        self.files.capacity_bytes()
     }
 
     /// Whether files run short: no full file more can be begun.
     pub(super) fn is_short(&self) -> bool {
-        self.ready.is_empty()
-            && self.preparing.is_empty()
-            && (self.disk_full || self.slots.len() == self.files_max)
+        self.files.is_short()
     }
 
+    /// Frames up to this one are in segments and a checkpoint.
     pub(super) fn released(&self) -> u64 {
-        self.released
+        self.files.released()
     }
 
     /// Nothing open, sealed or in flight.
@@ -706,11 +510,7 @@ impl Journal {
         self.open_entries == 0
             && self.sealed.is_empty()
             && self.commits.is_empty()
-            && self.preparing.is_empty()
-            && self
-                .slots
-                .iter()
-                .all(|slot| slot.state != SlotState::Opening)
+            && self.files.is_quiet()
     }
 
     /// Whether a frame is on its way to the disk.
@@ -722,7 +522,7 @@ impl Journal {
     pub(super) fn deadline_ns(&self) -> Option<u64> {
         self.marker_due_ns
             .into_iter()
-            .chain(self.create_at_ns)
+            .chain(self.files.deadline_ns())
             .chain(self.flush.as_ref().and_then(Flush::deadline_ns))
             .min()
     }
