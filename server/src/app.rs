@@ -24,6 +24,8 @@ use crate::wire::{Malformed, versions};
 
 /// How long a shutdown waits for clients to take their last responses, in milliseconds.
 const DRAIN_MS_MAX: u64 = 2_000;
+/// How long after something that was in a hurry everything is taken as it comes, in milliseconds.
+const HURRY_MS: u64 = 100;
 /// How often connections are looked over for idle ones, in milliseconds.
 const SWEEP_MS: u64 = 1_000;
 
@@ -85,6 +87,8 @@ pub struct Server {
     counters: Arc<ShardCounters>,
     drain_until_ns: Option<u64>,
     sweep_ns: u64,
+    /// Until then requests in a hurry are expected.
+    hurry_until_ns: u64,
     drained: bool,
 }
 
@@ -109,6 +113,7 @@ impl Server {
             counters: Arc::default(),
             drain_until_ns: None,
             sweep_ns: 0,
+            hurry_until_ns: 0,
             drained: false,
         }
     }
@@ -178,7 +183,15 @@ impl Server {
             body,
             token,
         };
+        if !api::is_patient(api.key) {
+            self.hurry(cx.now);
+        }
         api::dispatch(self, cx, &request)
+    }
+
+    /// Something was in a hurry: more of it is expected.
+    pub(crate) fn hurry(&mut self, now: Now) {
+        self.hurry_until_ns = now.after_ms(HURRY_MS);
     }
 
     /// Ends a connection that does not follow the protocol, as Kafka does.
@@ -313,6 +326,7 @@ impl App for Server {
     }
 
     fn on_mail(&mut self, cx: &mut Cx<'_>, mail: Mail) {
+        self.hurry(cx.now);
         match mail {
             Mail::Catalog(update) => self.apply(cx, &update),
             Mail::Done(done) => api::done(self, cx, done),
@@ -350,6 +364,12 @@ impl App for Server {
         .into_iter()
         .flatten()
         .min()
+    }
+
+    /// While offsets wait for those of others anyway, what makes them may, too.
+    fn gathers_until_ns(&self) -> Option<u64> {
+        let until_ns = self.groups.lingers_until_ns();
+        until_ns.filter(|until_ns| self.hurry_until_ns <= *until_ns)
     }
 
     fn on_shutdown(&mut self, cx: &mut Cx<'_>) {

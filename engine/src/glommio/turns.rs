@@ -109,6 +109,11 @@ impl<D: Driven + 'static> Turns<D> {
                 self.collect();
                 return;
             }
+            Some(left) if self.gathers() => {
+                glommio::timer::sleep(left).await;
+                self.collect();
+                return;
+            }
             Some(left) => Some(Timer::new(left)),
             None => None,
         };
@@ -122,6 +127,14 @@ impl<D: Driven + 'static> Turns<D> {
         let deadlines = [deadline, self.progress.give_up_ns];
         let deadline = deadlines.into_iter().flatten().min()?;
         Some(Duration::from_nanos(deadline.saturating_sub(mono_ns())))
+    }
+
+    /// Whether whatever arrives may wait for what is due next. What the disk gives back may not: somebody waits for it.
+    fn gathers(&self) -> bool {
+        let shard = self.state.shard.borrow();
+        let until_ns = shard.gathers_until_ns();
+        let deadline_ns = shard.deadline_ns();
+        until_ns.is_some() && deadline_ns <= until_ns && self.state.in_flight.get() == 0
     }
 
     fn poll_input(&mut self, cx: &mut Context<'_>, timer: Option<&mut Timer>) -> Poll<()> {

@@ -108,6 +108,9 @@ impl Target {
 /// Attempts to make room in the submission queue.
 const ROUNDS_FOR_ROOM: usize = 8;
 
+/// Completions that end a wait for several: far fewer than there are receive buffers and places in the queue.
+const GATHERED_MAX: u32 = 128;
+
 /// How long [`Ring::enter`] waits for a completion.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Wait {
@@ -115,6 +118,8 @@ pub(super) enum Wait {
     No,
     /// This many nanoseconds at most.
     For(u64),
+    /// This many nanoseconds, unless [`GATHERED_MAX`] are there before.
+    Gather(u64),
     /// Until there is one.
     Forever,
 }
@@ -224,6 +229,7 @@ impl<'a> Ring<'a> {
             _ if !self.early.is_empty() => (0, None),
             Wait::No => (0, None),
             Wait::For(ns) => (1, Some(timespec(ns))),
+            Wait::Gather(ns) => (GATHERED_MAX, Some(timespec(ns))),
             Wait::Forever => (1, None),
         };
         let mut args = SubmitArgs::new();

@@ -55,6 +55,11 @@ pub trait App {
     fn on_turn(&mut self, cx: &mut Cx<'_>);
     /// When [`App::on_turn`] is needed next without other input: monotonic nanoseconds.
     fn deadline_ns(&self) -> Option<u64>;
+    /// Until when whatever arrives may wait to be taken together, monotonic nanoseconds: a turn is due then anyway, and
+    /// nothing that is expected is in a hurry. A driver may use it to be woken once instead of for each request.
+    fn gathers_until_ns(&self) -> Option<u64> {
+        None
+    }
     /// The process was asked to end: accept no new work, finish what is under way.
     fn on_shutdown(&mut self, cx: &mut Cx<'_>);
     /// Whether everything under way is finished, after [`App::on_shutdown`].
@@ -177,6 +182,11 @@ impl<A: App> Shard<A> {
             (Some(a), Some(b)) => Some(a.min(b)),
             (a, b) => a.or(b),
         }
+    }
+
+    /// Until when whatever arrives may wait: see [`App::gathers_until_ns`].
+    pub fn gathers_until_ns(&self) -> Option<u64> {
+        self.app.gathers_until_ns()
     }
 
     /// A failure after which the process must exit without another acknowledgement: checked by the driver after

@@ -71,6 +71,18 @@ pub enum Handled {
     Parked,
 }
 
+/// Whether a request of this API may wait a few milliseconds for others, as those may that come at a rate of their own. A
+/// fetch says by what it finds whether it was in a hurry.
+pub(crate) fn is_patient(api_key: i16) -> bool {
+    matches!(
+        api_key,
+        versions::OFFSET_COMMIT
+            | versions::HEARTBEAT
+            | versions::CONSUMER_GROUP_HEARTBEAT
+            | versions::FETCH
+    )
+}
+
 /// Hands a request to its API.
 ///
 /// # Errors

@@ -355,6 +355,11 @@ impl Coordinator {
         deadlines.into_iter().flatten().min()
     }
 
+    /// Until when committed offsets wait for those of others, monotonic nanoseconds, if they do.
+    pub fn lingers_until_ns(&self) -> Option<u64> {
+        self.writes.deadline_ns()
+    }
+
     /// What waits to be written leaves with the next call of [`Coordinator::next_append`], however long it might wait.
     pub fn hurry(&mut self) {
         self.writes.hurry();

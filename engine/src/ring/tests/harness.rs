@@ -27,6 +27,8 @@ pub(super) enum Mode {
     Fill,
     /// Only tells.
     Listen,
+    /// Once something has come in, gathers what else comes for [`GATHER_NS`], and tells how much.
+    Gather,
 }
 
 /// What a test asks of the script.
@@ -44,6 +46,8 @@ pub(super) enum Ask {
 pub(super) enum Told {
     Accepted(ConnId, SocketAddr),
     Received(ConnId, Vec<u8>),
+    /// Bytes taken in one turn.
+    Taken(usize),
     Filled(ConnId, BytesMut),
     Sent(usize),
     Closed(ConnId, CloseReason),
@@ -59,9 +63,13 @@ pub(super) struct Script {
     fatal: Option<Fatal>,
     shutdown: bool,
     memory: BufPool,
+    taken: usize,
+    gathers_until_ns: Option<u64>,
 }
 
 const PAUSE_AT: usize = 256 * 1024;
+/// How long a script gathers, nanoseconds.
+pub(super) const GATHER_NS: u64 = 500_000_000;
 
 impl Script {
     fn tell(&self, told: Told) {
@@ -98,6 +106,7 @@ impl Driven for Script {
                 self.commands.push_back(NetCommand::Fill { conn, buf, len });
             }
             Mode::Listen => self.tell(Told::Received(conn, data.to_vec())),
+            Mode::Gather => self.taken += data.len(),
         }
     }
     fn filled(&mut self, _: Now, conn: ConnId, buf: BytesMut) {
@@ -136,7 +145,21 @@ impl Driven for Script {
     fn shutdown(&mut self, _: Now) {
         self.shutdown = true;
     }
-    fn turn(&mut self, _: Now) {}
+    fn turn(&mut self, now: Now) {
+        if self.mode != Mode::Gather {
+            return;
+        }
+        let is_over = |until_ns: &u64| *until_ns <= now.mono_ns;
+        if self.gathers_until_ns.as_ref().is_some_and(is_over) {
+            self.gathers_until_ns = None;
+        }
+        let taken = std::mem::take(&mut self.taken);
+        if taken > 0 {
+            self.tell(Told::Taken(taken));
+            let until_ns = now.mono_ns + GATHER_NS;
+            self.gathers_until_ns.get_or_insert(until_ns);
+        }
+    }
     fn next_op(&mut self) -> Option<Op> {
         self.ops.pop_front()
     }
@@ -144,7 +167,10 @@ impl Driven for Script {
         self.commands.pop_front()
     }
     fn deadline_ns(&self) -> Option<u64> {
-        None
+        self.gathers_until_ns
+    }
+    fn gathers_until_ns(&self) -> Option<u64> {
+        self.gathers_until_ns
     }
     fn fatal(&self) -> Option<Fatal> {
         self.fatal
@@ -194,6 +220,8 @@ impl Harness {
                 fatal: None,
                 shutdown: false,
                 memory: BufPool::new(BLOCK, 2),
+                taken: 0,
+                gathers_until_ns: None,
             };
             run(&config, inputs, script, |_| {})
         });

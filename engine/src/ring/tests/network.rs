@@ -252,6 +252,42 @@ fn an_idle_shard_sleeps_and_a_message_wakes_it() {
 }
 
 #[test]
+fn what_may_wait_is_taken_together() {
+    let harness = Harness::start(Mode::Gather);
+    let mut stream = harness.connect();
+    stream.set_nodelay(true).unwrap();
+    let taken = || {
+        harness.until(|told| match told {
+            Told::Taken(bytes) => Some(bytes),
+            _ => None,
+        })
+    };
+    stream.write_all(&[0]).unwrap();
+    // Nothing is gathered yet.
+    assert_eq!(taken(), 1);
+    let start = Instant::now();
+    let before = harness.stats.snapshot().turns;
+    for byte in 0..20 {
+        stream.write_all(&[byte]).unwrap();
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    assert_eq!(taken(), 20);
+    assert!(start.elapsed() < Duration::from_secs(2));
+    let turns = harness.stats.snapshot().turns - before;
+    assert!(turns <= 3, "{turns} turns");
+    // Nor is any of a crowd lost, which is more than is waited for.
+    let mut streams: Vec<TcpStream> = (0..200).map(|_| harness.connect()).collect();
+    for stream in &mut streams {
+        stream.write_all(&[1]).unwrap();
+    }
+    let mut all = 0;
+    while all < streams.len() {
+        all += taken();
+    }
+    harness.stop();
+}
+
+#[test]
 fn messages_from_many_threads_all_arrive() {
     let harness = Harness::start(Mode::Listen);
     let counter = std::sync::Arc::new(std::sync::atomic::AtomicUsize::new(0));

@@ -353,6 +353,9 @@ fn advance(server: &mut Server, cx: &mut Cx<'_>, id: u64, mut pending: Pending) 
         || pending.failures > 0
         || asks_nothing;
     if pending.reads == 0 && enough {
+        if pending.bytes > 0 {
+            server.hurry(cx.now);
+        }
         server.fetch.end(id, &pending, false);
         if let Some(conn) = server.conns.get(pending.token.conn) {
             conn.fetches.retain(|other| *other != id);

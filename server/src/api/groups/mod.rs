@@ -51,6 +51,11 @@ impl State {
         deadlines.into_iter().flatten().min()
     }
 
+    /// Until when committed offsets wait for those of others, monotonic nanoseconds, if they do.
+    pub(crate) fn lingers_until_ns(&self) -> Option<u64> {
+        self.coordinator.lingers_until_ns()
+    }
+
     /// Whether nothing is on its way to the log.
     pub(crate) fn is_idle(&self) -> bool {
         self.coordinator.is_written()
