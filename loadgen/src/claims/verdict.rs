@@ -19,9 +19,9 @@ pub enum Verdict {
     Holds,
     /// In the claimed direction, by less than claimed.
     DirectionOnly,
-    /// No difference, or the other way round.
+    /// Less than claimed, and perhaps no difference, or the other way round.
     DoesNotHold,
-    /// The interval lies across a threshold: this run cannot tell.
+    /// What is claimed lies within the interval's ends: this run cannot tell.
     Undecided,
     /// Nobody has built the measurement, or it was not asked for.
     NotYetMeasured,
@@ -50,6 +50,8 @@ pub enum Expect {
     AtLeast(f64),
     /// The same, give or take this factor.
     Level(f64),
+    /// At most so many times as much: less is no fault.
+    AtMost(f64),
     /// More of one than the other, without a number.
     More,
 }
@@ -59,6 +61,7 @@ impl fmt::Display for Expect {
         match self {
             Self::AtLeast(threshold) => write!(f, "at least {threshold}"),
             Self::Level(factor) => write!(f, "level, within {factor}"),
+            Self::AtMost(factor) => write!(f, "at most {factor}"),
             Self::More => write!(f, "more, {MARGIN} at least"),
         }
     }
@@ -72,6 +75,7 @@ impl Expect {
             Self::AtLeast(threshold) => (threshold, f64::INFINITY),
             Self::More => (MARGIN, f64::INFINITY),
             Self::Level(factor) => (1.0 / factor, factor),
+            Self::AtMost(factor) => (0.0, factor),
         }
     }
 
@@ -84,24 +88,25 @@ impl Expect {
         match self {
             Self::AtLeast(threshold) => at_least(ratio, threshold),
             Self::More => at_least(ratio, MARGIN),
-            Self::Level(_) => level(ratio, self.bounds()),
+            Self::Level(_) | Self::AtMost(_) => within(ratio, self.bounds()),
         }
     }
 }
 
+/// What is below the claimed size does not hold, unless the direction is clear.
 fn at_least(ratio: &Estimate, threshold: f64) -> Verdict {
     if ratio.low >= threshold {
         Verdict::Holds
-    } else if ratio.high < MARGIN.min(threshold) {
-        Verdict::DoesNotHold
-    } else if ratio.low >= MARGIN && ratio.high < threshold {
+    } else if ratio.high >= threshold {
+        Verdict::Undecided
+    } else if ratio.low >= MARGIN {
         Verdict::DirectionOnly
     } else {
-        Verdict::Undecided
+        Verdict::DoesNotHold
     }
 }
 
-fn level(ratio: &Estimate, (low, high): (f64, f64)) -> Verdict {
+fn within(ratio: &Estimate, (low, high): (f64, f64)) -> Verdict {
     if ratio.low >= low && ratio.high <= high {
         Verdict::Holds
     } else if ratio.high < low || ratio.low > high {
@@ -149,7 +154,11 @@ mod tests {
         assert_eq!(judge(11.0, 14.0), Verdict::Holds);
         assert_eq!(judge(9.0, 14.0), Verdict::Undecided);
         assert_eq!(judge(2.0, 9.0), Verdict::DirectionOnly);
-        assert_eq!(judge(1.0, 9.0), Verdict::Undecided);
+        assert_eq!(
+            judge(1.0, 9.0),
+            Verdict::DoesNotHold,
+            "neither the size nor the direction"
+        );
         assert_eq!(judge(0.9, 1.05), Verdict::DoesNotHold);
         assert_eq!(judge(0.1, 0.5), Verdict::DoesNotHold);
         assert_eq!(judge(0.5, 20.0), Verdict::Undecided, "a noisy one");
@@ -170,6 +179,15 @@ mod tests {
         assert_eq!(judge(0.5, 0.7), Verdict::DoesNotHold);
         assert_eq!(judge(1.3, 1.4), Verdict::DoesNotHold);
         assert_eq!(judge(1.1, 1.4), Verdict::Undecided);
+    }
+
+    #[test]
+    fn less_than_at_most_is_no_fault() {
+        let judge = |low, high| Expect::AtMost(1.25).judge(Some(&between(low, high)));
+        assert_eq!(judge(0.9, 1.1), Verdict::Holds);
+        assert_eq!(judge(0.5, 0.7), Verdict::Holds);
+        assert_eq!(judge(1.3, 1.4), Verdict::DoesNotHold);
+        assert_eq!(judge(0.7, 1.4), Verdict::Undecided);
     }
 
     #[test]

@@ -121,7 +121,7 @@ impl Claim for C1 {
     }
 
     fn budget_s(&self, scale: Scale) -> f64 {
-        scale.pick(4.0, 30.0, 420.0)
+        scale.pick(4.0, 27.5, 420.0)
     }
 
     fn rig<'a>(&self, lab: &'a Lab, _points: &[Point]) -> Result<Box<dyn Rig + 'a>, PointError> {

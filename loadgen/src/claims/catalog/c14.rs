@@ -69,7 +69,7 @@ pub(super) const C14: WholeClaim = WholeClaim {
     points,
     space_gib: [1, 8, 24],
     setup_s: [1.0, 6.0, 24.0],
-    budget_s: [2.0, 29.0, 272.0],
+    budget_s: [2.0, 27.5, 272.0],
     judge,
 };
 

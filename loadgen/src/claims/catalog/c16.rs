@@ -24,7 +24,7 @@ pub(super) const C16: WholeClaim = WholeClaim {
     points,
     space_gib: [1, 12, 30],
     setup_s: [1.0, 2.0, 4.0],
-    budget_s: [2.0, 19.0, 295.0],
+    budget_s: [2.0, 35.0, 295.0],
     judge,
 };
 

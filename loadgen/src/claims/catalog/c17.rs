@@ -57,7 +57,7 @@ fn judge(measurements: &[Measurement]) -> Conclusion {
             (BESIDE, 1000, BESIDE),
             (ALONE, 1000, ALONE),
             (figure, "µs"),
-            Expect::Level(factor),
+            Expect::AtMost(factor),
         ));
     }
     let why = format!(

@@ -72,11 +72,11 @@ impl Claim for C18 {
     }
 
     fn budget_s(&self, scale: Scale) -> f64 {
-        scale.pick(2.0, 29.0, 120.0)
+        scale.pick(2.0, 40.5, 120.0)
     }
 
     fn repeats(&self, scale: Scale) -> Repeats {
-        let (min, steady, wanted) = scale.pick((2, 2, 2), (3, 13, 15), (5, 5, 9));
+        let (min, steady, wanted) = scale.pick((2, 2, 2), (3, 20, 25), (5, 5, 9));
         Repeats {
             min,
             steady,

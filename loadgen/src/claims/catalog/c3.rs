@@ -113,7 +113,7 @@ impl Claim for C3 {
     }
 
     fn budget_s(&self, scale: Scale) -> f64 {
-        scale.pick(2.0, 21.0, 470.0)
+        scale.pick(2.0, 17.5, 470.0)
     }
 
     fn rig<'a>(&self, lab: &'a Lab, _points: &[Point]) -> Result<Box<dyn Rig + 'a>, PointError> {

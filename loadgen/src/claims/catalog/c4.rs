@@ -69,7 +69,7 @@ impl Claim for C4 {
     }
 
     fn budget_s(&self, scale: Scale) -> f64 {
-        scale.pick(2.0, 19.0, 106.0)
+        scale.pick(2.0, 17.5, 106.0)
     }
 
     fn rig<'a>(&self, lab: &'a Lab, _points: &[Point]) -> Result<Box<dyn Rig + 'a>, PointError> {

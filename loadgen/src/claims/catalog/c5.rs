@@ -41,7 +41,7 @@ pub(super) const C5: WholeClaim = WholeClaim {
     points,
     space_gib: [2, 6, 16],
     setup_s: [2.0, 5.0, 48.0],
-    budget_s: [2.0, 31.0, 290.0],
+    budget_s: [2.0, 24.5, 290.0],
     judge,
 };
 
