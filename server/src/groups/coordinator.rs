@@ -23,6 +23,9 @@ use super::transactional::UndecidedGroups;
 use super::writes::Writes;
 use super::{StrBytes, Token};
 
+/// Offsets that wait longer than this for others, in milliseconds, let nothing else wait with them.
+const SHORT_LINGER_MS: i64 = 10;
+
 /// Who asks, and how.
 #[derive(Debug, Clone, Copy)]
 pub struct Call<'a> {
@@ -355,9 +358,11 @@ impl Coordinator {
         deadlines.into_iter().flatten().min()
     }
 
-    /// Until when committed offsets wait for those of others, monotonic nanoseconds, if they do.
+    /// Until when committed offsets wait for those of others, monotonic nanoseconds, if they do and not for so long that
+    /// members who wait with them would be missed.
     pub fn lingers_until_ns(&self) -> Option<u64> {
-        self.writes.deadline_ns()
+        let is_short = self.config.append_linger_ms <= SHORT_LINGER_MS;
+        self.writes.deadline_ns().filter(|_| is_short)
     }
 
     /// What waits to be written leaves with the next call of [`Coordinator::next_append`], however long it might wait.

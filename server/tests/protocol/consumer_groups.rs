@@ -5,8 +5,8 @@ use kafka_wire::offset_commit_request::{OffsetCommitRequestPartition, OffsetComm
 use kafka_wire::offset_fetch_request::OffsetFetchRequestGroup;
 use kafka_wire::{
     ApiVersionsRequest, ConsumerGroupDescribeRequest, ConsumerGroupHeartbeatRequest,
-    CreatePartitionsRequest, DescribeGroupsRequest, FindCoordinatorRequest, JoinGroupRequest,
-    ListGroupsRequest, OffsetCommitRequest, OffsetFetchRequest,
+    CreatePartitionsRequest, DescribeGroupsRequest, FetchRequest, FindCoordinatorRequest,
+    JoinGroupRequest, ListGroupsRequest, OffsetCommitRequest, OffsetFetchRequest, ProduceRequest,
 };
 use ringlog_server::message;
 use ringlog_server::wire::error;
@@ -174,4 +174,58 @@ fn the_feature_is_announced() {
     let mut features = told.finalized_features.iter();
     let feature = features.find(|feature| feature.name.as_str() == "group.version");
     assert_eq!(feature.map(|feature| feature.max_version_level), Some(1));
+}
+
+#[test]
+fn while_offsets_wait_for_those_of_others_requests_may_too_unless_one_is_in_a_hurry() {
+    let (mut world, conn) = world(&[]);
+    let other = world.connect(0);
+    let commit = |group: usize, offset| {
+        message!(OffsetCommitRequest {
+            group_id: format!("g-{group}").into(),
+            generation_id_or_member_epoch: -1,
+            topics: vec![message!(OffsetCommitRequestTopic {
+                name: "logs".into(),
+                partitions: vec![message!(OffsetCommitRequestPartition {
+                    partition_index: 1,
+                    committed_offset: offset,
+                })],
+            })],
+        })
+    };
+    world.pass_ms(1_000);
+    world.send(conn, 9, &commit(0, 0));
+    assert!(!world.gathers(0), "a lone commit leaves at once");
+    for offset in 1..4 {
+        for group in 0..100 {
+            world.send(conn, 9, &commit(group, offset));
+            world.pass_ms(1);
+        }
+    }
+    world.pass_ms(10);
+    assert!(!world.gathers(0), "nothing waits");
+    world.send(conn, 9, &commit(0, 4));
+    assert!(world.gathers(0));
+    // A fetch that finds nothing waits anyway.
+    world.send(other, 12, &fetch_request("logs", &[(1, 0)], 500));
+    assert!(world.gathers(0));
+    let produced = produce_request("logs", 1, -1, batch(&[b"line"]));
+    world.send(conn, 9, &produced);
+    assert!(!world.gathers(0), "a record is in a hurry");
+    let mut answered = 0;
+    world.pass_ms(10);
+    while let Some(response) = world.take::<OffsetCommitRequest>(conn, 9) {
+        assert_eq!(response.topics[0].partitions[0].error_code, 0);
+        answered += 1;
+        if answered == 302 {
+            break;
+        }
+    }
+    assert_eq!(answered, 302);
+    let produced = world.take::<ProduceRequest>(conn, 9);
+    assert_eq!(outcome(&produced.expect("an answer")), (0, 0));
+    // So is who waits for it.
+    world.send(conn, 9, &commit(1, 5));
+    assert!(!world.gathers(0));
+    assert!(world.take::<FetchRequest>(other, 12).is_some());
 }

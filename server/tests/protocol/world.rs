@@ -327,6 +327,11 @@ impl World {
         self.shards[shard].core()
     }
 
+    /// Whether requests that reach `shard` may wait to be taken together.
+    pub fn gathers(&self, shard: usize) -> bool {
+        self.shards[shard].gathers_until_ns().is_some()
+    }
+
     /// A partition that `shard` has.
     pub fn part(&self, shard: usize, topic: &str, index: i32) -> Part {
         let topic = self.server(shard).catalog.topic(topic);

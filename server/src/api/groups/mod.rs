@@ -51,7 +51,7 @@ impl State {
         deadlines.into_iter().flatten().min()
     }
 
-    /// Until when committed offsets wait for those of others, monotonic nanoseconds, if they do.
+    /// See [`Coordinator::lingers_until_ns`].
     pub(crate) fn lingers_until_ns(&self) -> Option<u64> {
         self.coordinator.lingers_until_ns()
     }
