@@ -108,8 +108,8 @@ impl Target {
 /// Attempts to make room in the submission queue.
 const ROUNDS_FOR_ROOM: usize = 8;
 
-/// Completions that end a wait for several: far fewer than there are receive buffers and places in the queue.
-const GATHERED_MAX: u32 = 128;
+/// Completions that end a wait for several: half as many as there are receive buffers, one of which each may hold.
+const GATHERED_MAX: u32 = 32;
 
 /// How long [`Ring::enter`] waits for a completion.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
