@@ -367,9 +367,9 @@ impl App for Server {
     }
 
     /// While offsets wait for those of others anyway, what makes them may, too.
-    fn gathers_until_ns(&self) -> Option<u64> {
+    fn gathers(&self) -> bool {
         let until_ns = self.groups.lingers_until_ns();
-        until_ns.filter(|until_ns| self.hurry_until_ns <= *until_ns)
+        until_ns.is_some_and(|until_ns| self.hurry_until_ns <= until_ns)
     }
 
     fn on_shutdown(&mut self, cx: &mut Cx<'_>) {

@@ -131,10 +131,7 @@ impl<D: Driven + 'static> Turns<D> {
 
     /// Whether whatever arrives may wait for what is due next. What the disk gives back may not: somebody waits for it.
     fn gathers(&self) -> bool {
-        let shard = self.state.shard.borrow();
-        let until_ns = shard.gathers_until_ns();
-        let deadline_ns = shard.deadline_ns();
-        until_ns.is_some() && deadline_ns <= until_ns && self.state.in_flight.get() == 0
+        self.state.shard.borrow().gathers() && self.state.in_flight.get() == 0
     }
 
     fn poll_input(&mut self, cx: &mut Context<'_>, timer: Option<&mut Timer>) -> Poll<()> {

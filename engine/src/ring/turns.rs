@@ -148,16 +148,15 @@ impl<'a, 'r, D: Driven> Turns<'a, 'r, D> {
             Some(0) => Wait::No,
             Some(deadline) => match deadline.saturating_sub(mono_ns()) {
                 0 => Wait::No,
-                left if self.gathers_until(deadline) => Wait::Gather(left),
+                left if self.gathers() => Wait::Gather(left),
                 left => Wait::For(left),
             },
         }
     }
 
-    /// Whether whatever arrives may wait until `deadline_ns`. What the disk gives back may not: somebody waits for it.
-    fn gathers_until(&self, deadline_ns: u64) -> bool {
-        let until_ns = self.shard.gathers_until_ns();
-        until_ns.is_some_and(|until_ns| deadline_ns <= until_ns) && self.lanes.in_flight() == 0
+    /// Whether whatever arrives may wait for what is due next. What the disk gives back may not: somebody waits for it.
+    fn gathers(&self) -> bool {
+        self.shard.gathers() && self.lanes.in_flight() == 0
     }
 
     /// Whether something waits that did not come through the ring.

@@ -55,10 +55,10 @@ pub trait App {
     fn on_turn(&mut self, cx: &mut Cx<'_>);
     /// When [`App::on_turn`] is needed next without other input: monotonic nanoseconds.
     fn deadline_ns(&self) -> Option<u64>;
-    /// Until when whatever arrives may wait to be taken together, monotonic nanoseconds: a turn is due then anyway, and
-    /// nothing that is expected is in a hurry. A driver may use it to be woken once instead of for each request.
-    fn gathers_until_ns(&self) -> Option<u64> {
-        None
+    /// Whether whatever arrives may wait for the next deadline, to be taken together: a turn is due then anyway, and nothing
+    /// that is expected is in a hurry. A driver may use it to be woken once instead of for each request.
+    fn gathers(&self) -> bool {
+        false
     }
     /// The process was asked to end: accept no new work, finish what is under way.
     fn on_shutdown(&mut self, cx: &mut Cx<'_>);
@@ -184,9 +184,9 @@ impl<A: App> Shard<A> {
         }
     }
 
-    /// Until when whatever arrives may wait: see [`App::gathers_until_ns`].
-    pub fn gathers_until_ns(&self) -> Option<u64> {
-        self.app.gathers_until_ns()
+    /// Whether whatever arrives may wait for the deadline: see [`App::gathers`].
+    pub fn gathers(&self) -> bool {
+        self.app.gathers()
     }
 
     /// A failure after which the process must exit without another acknowledgement: checked by the driver after

@@ -28,7 +28,7 @@ pub(crate) trait Driven {
     fn next_op(&mut self) -> Option<Op>;
     fn next_command(&mut self) -> Option<NetCommand>;
     fn deadline_ns(&self) -> Option<u64>;
-    fn gathers_until_ns(&self) -> Option<u64>;
+    fn gathers(&self) -> bool;
     fn fatal(&self) -> Option<Fatal>;
     fn is_finished(&self) -> bool;
     fn memory(&self) -> &BufPool;
@@ -73,8 +73,8 @@ impl<A: App> Driven for Shard<A> {
     fn deadline_ns(&self) -> Option<u64> {
         Self::deadline_ns(self)
     }
-    fn gathers_until_ns(&self) -> Option<u64> {
-        Self::gathers_until_ns(self)
+    fn gathers(&self) -> bool {
+        Self::gathers(self)
     }
     fn fatal(&self) -> Option<Fatal> {
         Self::fatal(self)

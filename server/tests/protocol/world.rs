@@ -329,7 +329,7 @@ impl World {
 
     /// Whether requests that reach `shard` may wait to be taken together.
     pub fn gathers(&self, shard: usize) -> bool {
-        self.shards[shard].gathers_until_ns().is_some()
+        self.shards[shard].gathers()
     }
 
     /// A partition that `shard` has.

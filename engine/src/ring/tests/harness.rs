@@ -64,7 +64,7 @@ pub(super) struct Script {
     shutdown: bool,
     memory: BufPool,
     taken: usize,
-    gathers_until_ns: Option<u64>,
+    gather_until_ns: Option<u64>,
 }
 
 const PAUSE_AT: usize = 256 * 1024;
@@ -150,14 +150,14 @@ impl Driven for Script {
             return;
         }
         let is_over = |until_ns: &u64| *until_ns <= now.mono_ns;
-        if self.gathers_until_ns.as_ref().is_some_and(is_over) {
-            self.gathers_until_ns = None;
+        if self.gather_until_ns.as_ref().is_some_and(is_over) {
+            self.gather_until_ns = None;
         }
         let taken = std::mem::take(&mut self.taken);
         if taken > 0 {
             self.tell(Told::Taken(taken));
             let until_ns = now.mono_ns + GATHER_NS;
-            self.gathers_until_ns.get_or_insert(until_ns);
+            self.gather_until_ns.get_or_insert(until_ns);
         }
     }
     fn next_op(&mut self) -> Option<Op> {
@@ -167,10 +167,10 @@ impl Driven for Script {
         self.commands.pop_front()
     }
     fn deadline_ns(&self) -> Option<u64> {
-        self.gathers_until_ns
+        self.gather_until_ns
     }
-    fn gathers_until_ns(&self) -> Option<u64> {
-        self.gathers_until_ns
+    fn gathers(&self) -> bool {
+        self.gather_until_ns.is_some()
     }
     fn fatal(&self) -> Option<Fatal> {
         self.fatal
@@ -221,7 +221,7 @@ impl Harness {
                 shutdown: false,
                 memory: BufPool::new(BLOCK, 2),
                 taken: 0,
-                gathers_until_ns: None,
+                gather_until_ns: None,
             };
             run(&config, inputs, script, |_| {})
         });
