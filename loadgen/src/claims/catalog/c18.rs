@@ -72,7 +72,7 @@ impl Claim for C18 {
     }
 
     fn budget_s(&self, scale: Scale) -> f64 {
-        scale.pick(2.0, 40.5, 120.0)
+        scale.pick(2.0, 30.5, 120.0)
     }
 
     fn repeats(&self, scale: Scale) -> Repeats {

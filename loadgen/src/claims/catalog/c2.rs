@@ -94,7 +94,7 @@ impl Claim for C2 {
     }
 
     fn budget_s(&self, scale: Scale) -> f64 {
-        scale.pick(2.0, 21.5, 405.0)
+        scale.pick(2.0, 31.5, 405.0)
     }
 
     fn rig<'a>(&self, lab: &'a Lab, _points: &[Point]) -> Result<Box<dyn Rig + 'a>, PointError> {

@@ -286,7 +286,8 @@ pub(super) fn notes(measurements: &[Measurement]) -> Vec<String> {
             "{counted}; context switches and page faults are those that /proc/thread-self tells of the sending thread."
         ),
         "CPU seconds are those of the sending process, kernel workers included, without the reading thread. On loopback and \
-         veth the receiving half of TCP runs on the sender's processor and is part of them."
+         veth the receiving half of TCP runs on the sender's processor and is part of them; the reading thread does not sleep, so \
+         no sender pays for waking it."
             .into(),
         "Neither medium has a card: its copy (scatter-gather DMA) does not take place, and a send_zc is copied by the kernel."
             .into(),
