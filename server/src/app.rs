@@ -132,6 +132,8 @@ impl Server {
         loop {
             match self.conns.get(id) {
                 Some(conn) if !conn.is_blocked() => {}
+                // A request that is taken up again has its place already: what blocks new ones does not block it.
+                Some(conn) if self.produce.is_resuming() && !conn.closing => {}
                 Some(conn) if conn.closing => return data.len(),
                 Some(_) => return at,
                 None => return data.len(),
@@ -221,8 +223,12 @@ impl Server {
             return;
         }
         self.sweep_ns = cx.now.after_ms(SWEEP_MS);
-        let idle_ns = self.env.config.connections_max_idle_ms * 1_000_000;
-        let stalled_ns = self.env.config.request_stall_ms * 1_000_000;
+        let idle_ns = self
+            .env
+            .config
+            .connections_max_idle_ms
+            .saturating_mul(1_000_000);
+        let stalled_ns = self.env.config.request_stall_ms.saturating_mul(1_000_000);
         let starving = self.memory.is_contended();
         let crowded = self.conns.unsent() >= self.env.config.response_bytes_max;
         let mut close = Vec::new();
@@ -230,7 +236,7 @@ impl Server {
             conn.rest();
             let silent_ns = cx.now.mono_ns.saturating_sub(conn.last_active_ns);
             let still_ns = conn.still_ns(cx.now.mono_ns);
-            let why = if starving && conn.filling && silent_ns > stalled_ns {
+            let why = if starving && conn.holds_memory_idly() && silent_ns > stalled_ns {
                 "half a request, then silence, while others wait for memory"
             } else if crowded && still_ns > stalled_ns {
                 "it does not take its responses while others wait for memory"

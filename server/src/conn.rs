@@ -139,6 +139,12 @@ impl Conn {
             || self.unsent() >= HELD_BYTES_MAX
     }
 
+    /// Whether it keeps memory of requests without waiting for anything but its client: for the rest of a request, or for it to
+    /// take its responses.
+    pub(crate) fn holds_memory_idly(&self) -> bool {
+        self.charged > 0 && !self.starved && self.parked.is_none()
+    }
+
     /// Whether every request is answered and every answer sent.
     pub(crate) fn is_idle(&self) -> bool {
         self.slots.is_empty() && self.unsent() == 0

@@ -24,6 +24,8 @@ pub(crate) struct RequestMemory {
     pool: Vec<BytesMut>,
     pooled: usize,
     starving: VecDeque<ConnId>,
+    /// What connections hold that wait for more, in bytes.
+    starved: usize,
 }
 
 impl RequestMemory {
@@ -34,6 +36,7 @@ impl RequestMemory {
             pool: Vec::new(),
             pooled: 0,
             starving: VecDeque::new(),
+            starved: 0,
         }
     }
 
@@ -42,10 +45,11 @@ impl RequestMemory {
         !self.starving.is_empty()
     }
 
-    /// A buffer with room for `bytes`, or `None` when all memory is in use. One buffer is always granted, so that
-    /// a request larger than the limit gets through.
-    fn take(&mut self, bytes: usize) -> Option<BytesMut> {
-        if self.used > 0 && self.used + bytes > self.limit {
+    /// A buffer with room for `bytes` for a connection that holds `held` bytes, or `None` when all memory is in use. Whoever
+    /// is the last that does not wait itself gets it past the limit: nobody else would give any back. So a request larger than
+    /// the limit gets through, too.
+    fn take(&mut self, bytes: usize, held: usize) -> Option<BytesMut> {
+        if self.used + bytes > self.limit && self.used > self.starved + held {
             return None;
         }
         let found = self.pool.iter().rposition(|b| b.capacity() >= bytes);
@@ -71,8 +75,17 @@ impl RequestMemory {
         }
     }
 
+    /// A connection that holds `held` bytes waits for more.
+    fn starve(&mut self, id: ConnId, held: usize) {
+        self.starving.push_back(id);
+        self.starved += held;
+    }
+
     /// Takes back what a closed connection held.
     pub(crate) fn forget(&mut self, conn: Conn) {
+        if conn.starved {
+            self.starved -= conn.charged;
+        }
         if conn.filling {
             // The driver has the buffer and drops it.
             self.used -= conn.charged;
@@ -189,9 +202,9 @@ impl Server {
         }
         let size = whole.min(STEP_BYTES.max(2 * have));
         if conn.charged < size {
-            let Some(mut larger) = self.memory.take(size) else {
+            let Some(mut larger) = self.memory.take(size, conn.charged) else {
                 conn.starved = true;
-                self.memory.starving.push_back(id);
+                self.memory.starve(id, conn.charged);
                 return;
             };
             let charged = larger.capacity();
@@ -207,6 +220,7 @@ impl Server {
 
     /// Lets connections that wait for request memory try again. They go on with the next bytes that arrive.
     pub(crate) fn wake_starved(&mut self, cx: &mut Cx<'_>) {
+        self.memory.starved = 0;
         for id in std::mem::take(&mut self.memory.starving) {
             if let Some(conn) = self.conns.get(id) {
                 conn.starved = false;

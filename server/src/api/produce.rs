@@ -112,6 +112,11 @@ impl State {
         }
     }
 
+    /// Whether a request is about to be taken up again.
+    pub(crate) fn is_resuming(&self) -> bool {
+        self.resuming.is_some()
+    }
+
     /// Whether no request waits for anything.
     pub(crate) fn is_idle(&self) -> bool {
         self.waiting.is_empty() && self.parked.is_empty()
@@ -244,10 +249,7 @@ pub(crate) fn verified(server: &mut Server, cx: &mut Cx<'_>, id: ConnId, results
     for (verified, code) in parked.progress.verified.iter_mut().flatten().zip(results) {
         verified.1 = code;
     }
-    server.produce.resuming = Some(parked);
-    server.work_off(cx, id);
-    server.produce.resuming = None;
-    server.conns.mark(id);
+    go_on(server, cx, id, parked);
 }
 
 /// What a producer is told of the coordinator's answer. (`ReplicaManager.handleProduceAppend`)
@@ -571,7 +573,9 @@ pub(crate) fn durable(server: &mut Server, cx: &mut Cx<'_>) {
         && cx.now.mono_ns >= until_ns
     {
         for _ in 0..server.produce.parked.len() {
-            resume_first(server, cx);
+            if let Some(id) = server.produce.parked.pop_front() {
+                resume(server, cx, id);
+            }
         }
         parked_until(server);
     }
@@ -579,31 +583,32 @@ pub(crate) fn durable(server: &mut Server, cx: &mut Cx<'_>) {
 
 /// The journal has room again: parked requests go on in order, until it is full again.
 pub(crate) fn room(server: &mut Server, cx: &mut Cx<'_>) {
-    while resume_first(server, cx) {}
-    if let Some(id) = server.produce.parked.pop_back() {
-        // It was the first and could not go on, so it stays the first.
-        server.produce.parked.push_front(id);
+    while let Some(id) = server.produce.parked.pop_front() {
+        resume(server, cx, id);
+        // One that now waits for its transaction's coordinator has left the queue, and says nothing of the journal.
+        if server.produce.parked.back() == Some(&id) {
+            // It was the first and could not go on, so it stays the first.
+            server.produce.parked.rotate_right(1);
+            break;
+        }
     }
     parked_until(server);
 }
 
-/// Takes the first parked request up again. False when none is there, or it is parked again, now as the last.
-fn resume_first(server: &mut Server, cx: &mut Cx<'_>) -> bool {
-    let Some(id) = server.produce.parked.pop_front() else {
-        return false;
-    };
+/// Takes a connection's parked request up again, unless it is gone.
+fn resume(server: &mut Server, cx: &mut Cx<'_>, id: ConnId) {
     let parked = server.conns.get(id).and_then(|conn| conn.parked.take());
-    let Some(parked) = parked else {
-        return true;
-    };
+    if let Some(parked) = parked {
+        go_on(server, cx, id, parked);
+    }
+}
+
+/// Handles a connection's frames from its parked request on.
+fn go_on(server: &mut Server, cx: &mut Cx<'_>, id: ConnId, parked: Parked) {
     server.produce.resuming = Some(parked);
     server.work_off(cx, id);
     server.produce.resuming = None;
     server.conns.mark(id);
-    server
-        .conns
-        .get(id)
-        .is_none_or(|conn| conn.parked.is_none())
 }
 
 fn parked_until(server: &mut Server) {

@@ -146,10 +146,13 @@ fn stalled_requests_give_way_when_memory_is_wanted() {
     let conn = world.connect(0);
     create(&mut world, conn, "t", 1);
     let mut stalled = Vec::new();
-    for _ in 0..8 {
+    // At the beginning, and so far that they hold memory and want more.
+    for sent in [
+        100, 1_200_000, 100, 1_200_000, 1_200_000, 1_200_000, 100, 1_200_000,
+    ] {
         let conn = world.connect(0);
         let mut start = (3_i32 << 20).to_be_bytes().to_vec();
-        start.extend([0; 100]);
+        start.extend(vec![0; sent]);
         world.send_raw(conn, &start);
         stalled.push(conn);
     }
@@ -161,6 +164,30 @@ fn stalled_requests_give_way_when_memory_is_wanted() {
         .expect("got memory");
     assert_eq!(outcome(&response), (0, 0));
     assert!(stalled.iter().any(|c| world.is_closed(*c)));
+}
+
+#[test]
+fn requests_that_share_too_little_memory_all_get_through() {
+    let mut world = World::new(1, &[("queued.max.request.bytes", "4194304")]);
+    let conns: Vec<_> = (0..8).map(|_| world.connect(0)).collect();
+    let request = produce_request("nowhere", 0, -1, vec![0; 3 << 20].into());
+    let frame = world.frame(8, &request);
+    // Piece by piece in turns, so that each holds some of the memory.
+    for piece in frame.chunks(600 << 10) {
+        for conn in &conns {
+            world.send_raw(*conn, piece);
+        }
+    }
+    world.pass_ms(1_000);
+    for conn in conns {
+        let answer = world.take::<kafka_wire::ProduceRequest>(conn, 8);
+        let code = outcome(&answer.expect("an answer")).0;
+        assert_eq!(
+            code,
+            ringlog_server::wire::error::UNKNOWN_TOPIC_OR_PARTITION
+        );
+    }
+    assert!(world.server(0).request_memory() <= 4 << 20);
 }
 
 #[test]

@@ -10,7 +10,8 @@ use kafka_wire::{
     AddOffsetsToTxnRequest, AddPartitionsToTxnRequest, DescribeProducersRequest,
     DescribeTransactionsRequest, EndTxnRequest, EndTxnResponse, FetchRequest,
     FindCoordinatorRequest, InitProducerIdRequest, InitProducerIdResponse, ListOffsetsRequest,
-    ListTransactionsRequest, OffsetFetchRequest, TxnOffsetCommitRequest, WriteTxnMarkersRequest,
+    ListTransactionsRequest, OffsetFetchRequest, ProduceRequest, TxnOffsetCommitRequest,
+    WriteTxnMarkersRequest,
 };
 use ringlog_engine::batch::{BatchBuilder, NewRecord};
 use ringlog_server::message;
@@ -144,13 +145,17 @@ impl Story {
     }
 }
 
-fn batch_of((id, epoch): (i64, i16), sequence: i32) -> Bytes {
+fn batch_of(producer: (i64, i16), sequence: i32) -> Bytes {
+    batch_with(producer, sequence, b"v")
+}
+
+fn batch_with((id, epoch): (i64, i16), sequence: i32, value: &[u8]) -> Bytes {
     let mut builder = BatchBuilder::new()
         .producer(id, epoch, sequence)
         .transactional(true);
     builder.push(&NewRecord {
         timestamp_ms: 1_700_000_000_000,
-        value: Some(b"v"),
+        value: Some(value),
         ..NewRecord::default()
     });
     Bytes::from(builder.build().expect("a batch"))
@@ -484,4 +489,64 @@ fn look_ups_with_read_committed_end_at_the_last_stable_offset() {
     };
     assert_eq!((look(-1, 0), look(-1, 1)), (1, 0));
     assert_eq!((look(1, 0), look(1, 1)), (0, -1));
+}
+
+/// A produce request with one transactional record for the first partition.
+fn transactional(story: &Story, value: &[u8]) -> ProduceRequest {
+    let mut request = produce_request("t", 0, -1, batch_with(story.producer, 0, value));
+    request.transactional_id = Some(ID.into());
+    request
+}
+
+#[test]
+fn a_batch_that_asked_its_coordinator_goes_on_though_its_connection_is_full_of_requests() {
+    let mut story = start(&[]);
+    let conn = story.leader(0);
+    assert_eq!(story.add(&[0]), [0]);
+    // The first commit creates the journal.
+    produce(&mut story.world, conn, "t", 0, batch(&[b"x"]));
+    // As many as a connection may have under way, in one piece: none is durable before the last is taken.
+    let plain = produce_request("t", 0, -1, batch(&[b"y"]));
+    let mut frames: Vec<u8> = (1..1024)
+        .flat_map(|_| story.world.frame(8, &plain))
+        .collect();
+    let last = transactional(&story, b"v");
+    frames.extend(story.world.frame(11, &last));
+    story.world.send_raw(conn, &frames);
+    story.world.pass_ms(10_000);
+    for offset in 1..1024 {
+        let answer = story.world.take::<ProduceRequest>(conn, 8);
+        assert_eq!(outcome(&answer.expect("an answer")), (0, offset));
+    }
+    let answer = story.world.take::<ProduceRequest>(conn, 11);
+    assert_eq!(outcome(&answer.expect("an answer")), (0, 1024));
+    assert!(!story.world.is_paused(conn));
+}
+
+#[test]
+fn a_batch_that_asks_its_coordinator_keeps_no_other_from_room_in_the_journal() {
+    let mut story = start(&[]);
+    assert_eq!(story.add(&[0]), [0]);
+    let leaders = leaders(&mut story.world, story.shards[0], "t");
+    let connect = |_| story.world.connect(leaders[0] as usize);
+    let conns: Vec<Conn> = (0..4).map(connect).collect();
+    let value = vec![5; 90 << 10];
+    let plain = produce_request("t", 0, -1, batch(&[&value]));
+    while !story.world.is_paused(conns[0]) {
+        story.world.send(conns[0], 8, &plain);
+    }
+    let request = transactional(&story, &value);
+    story.world.send(conns[1], 11, &request);
+    for conn in &conns[2..] {
+        story.world.send(*conn, 8, &plain);
+    }
+    assert!(conns.iter().all(|conn| story.world.is_paused(*conn)));
+    // Long before they would give up.
+    story.world.pass_ms(3_000);
+    let answer = story.world.take::<ProduceRequest>(conns[1], 11);
+    assert_eq!(outcome(&answer.expect("an answer")).0, 0);
+    for conn in &conns[2..] {
+        let answer = story.world.take::<ProduceRequest>(*conn, 8);
+        assert_eq!(outcome(&answer.expect("an answer")).0, 0);
+    }
 }
