@@ -17,6 +17,8 @@ pub struct TxnConfig {
     pub coordinator_epoch: i32,
     /// Transactional ids one shard keeps; past it new ones are refused.
     pub ids_max: usize,
+    /// What all ids of a shard and the partitions of their transactions may take; past it ids and partitions are refused.
+    pub bytes_max: usize,
     /// Requests of one transaction that wait for a record of it.
     pub waiting_max: usize,
     /// The largest batch written to the state topic, header included.
@@ -34,6 +36,7 @@ impl Default for TxnConfig {
             expiry_interval_ms: 3_600_000,
             coordinator_epoch: 0,
             ids_max: 200_000,
+            bytes_max: 256 << 20,
             waiting_max: 1_000,
             batch_bytes_max: 1_048_588,
         }

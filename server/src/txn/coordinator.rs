@@ -17,6 +17,7 @@ use crate::wire::{StrBytes, error};
 use super::config::TxnConfig;
 use super::record::{self, Partitions, TxnValue};
 use super::requests::Waiters;
+use super::table::Table;
 use super::transaction::Transaction;
 use super::writes::Writes;
 
@@ -76,7 +77,7 @@ pub enum Output {
 pub struct Coordinator {
     pub(super) config: TxnConfig,
     pub(super) owned: Ownership,
-    pub(super) transactions: BTreeMap<StrBytes, Transaction>,
+    pub(super) transactions: Table,
     pub(super) out: VecDeque<Output>,
     pub(super) writes: Writes,
     pub(super) waiters: Waiters,
@@ -96,7 +97,7 @@ impl Coordinator {
         Self {
             config,
             owned: Ownership::default(),
-            transactions: BTreeMap::new(),
+            transactions: Table::default(),
             out: VecDeque::new(),
             writes: Writes::default(),
             waiters: Waiters::default(),

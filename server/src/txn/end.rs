@@ -86,7 +86,7 @@ impl Coordinator {
                 value.next_producer_id = new_id().ok_or(error::UNKNOWN_SERVER_ERROR)?;
             }
             last_epoch = value.epoch;
-            value.epoch += 1;
+            value.epoch = value.epoch.saturating_add(1);
         }
         let change = Change {
             value: Some(value),
@@ -285,6 +285,10 @@ impl Transaction {
         }
         let same =
             value.epoch == request.producer_epoch && value.producer_id == request.producer_id;
+        if request.producer_epoch == i16::MAX {
+            // Given to nobody: it fences.
+            return Err(error::PRODUCER_FENCED);
+        }
         let known = match value.state {
             TxnState::PrepareCommit | TxnState::PrepareAbort if raises => repeated,
             TxnState::CompleteCommit | TxnState::CompleteAbort if raises => {

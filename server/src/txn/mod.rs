@@ -13,6 +13,7 @@ mod coordinator;
 mod end;
 mod record;
 mod requests;
+mod table;
 mod transaction;
 mod writes;
 

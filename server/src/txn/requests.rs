@@ -123,7 +123,7 @@ impl Coordinator {
         }
         let partition = self.admit(id)?;
         if !self.transactions.contains_key(id) {
-            if self.transactions.len() >= self.config.ids_max {
+            if self.transactions.len() >= self.config.ids_max || self.is_full() {
                 return Err(error::POLICY_VIOLATION);
             }
             let producer_id = new_id().ok_or(error::UNKNOWN_SERVER_ERROR)?;
@@ -160,6 +160,11 @@ impl Coordinator {
                 Ok(())
             }
         }
+    }
+
+    /// Whether ids and partitions take as much memory as they may.
+    fn is_full(&self) -> bool {
+        self.transactions.bytes() >= self.config.bytes_max
     }
 
     // --- partitions ---
@@ -213,7 +218,8 @@ impl Coordinator {
         let Some(transaction) = transaction else {
             return Err(all(error::INVALID_PRODUCER_ID_MAPPING));
         };
-        if transaction.value.epoch != add.epoch {
+        if transaction.value.epoch != add.epoch || add.epoch == i16::MAX {
+            // The largest epoch is given to nobody: it fences.
             return Err(all(error::PRODUCER_FENCED));
         }
         if add.verify_only {
@@ -236,6 +242,9 @@ impl Coordinator {
         let ongoing = transaction.value.state == TxnState::Ongoing;
         if ongoing && add.partitions.iter().all(|p| transaction.has(p)) {
             return Err(all(error::NONE));
+        }
+        if self.is_full() {
+            return Err(all(error::POLICY_VIOLATION));
         }
         let mut value = transaction.value.clone();
         if !ongoing {

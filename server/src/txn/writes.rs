@@ -143,10 +143,7 @@ impl Coordinator {
         };
         if result.is_ok() {
             match change.value {
-                Some(value) => {
-                    transaction.value = value;
-                    transaction.last_epoch = change.last_epoch;
-                }
+                Some(value) => self.transactions.change(id, value, change.last_epoch),
                 None => {
                     if let Some(gone) = self.transactions.remove(id) {
                         self.dismiss(gone, error::INVALID_PRODUCER_ID_MAPPING);
@@ -155,6 +152,9 @@ impl Coordinator {
                 }
             }
         }
+        let Some(transaction) = self.transactions.get(id) else {
+            return;
+        };
         match (change.effect, result) {
             (Effect::Init(token), Ok(())) => {
                 let value = &transaction.value;

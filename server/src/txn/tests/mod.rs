@@ -14,6 +14,8 @@ use crate::groups::{Append, partition_of};
 use crate::message;
 use crate::wire::error;
 
+mod limits;
+
 const ID: &str = "id";
 const STEPS: u32 = 600;
 
