@@ -131,7 +131,10 @@ class Bench:
         seconds = self.seconds if shape is items.SMALL else min(self.seconds, BULK_SECONDS_MAX)
         rate = SMALL_MB_PER_S_MAX if shape is items.SMALL else BULK_MB_PER_S_MAX
         shape = [str(word) for word in shape]
-        settings = f"ringlog-load produce --partitions {partitions} {' '.join(shape)} --acks all"
+        settings = (
+            f"ringlog-load produce --partitions {partitions} {' '.join(shape)} --acks all --warmup {self.warmup:g} "
+            f"--duration {seconds:g}{servers_options(sides)}"
+        )
         for repeat in range(self.repeat):
             for side in self.in_turn(sides, repeat):
                 host.settle()
@@ -283,6 +286,12 @@ def of_transactions(counts):
         if latency:
             figures.update({f"{name}_{quantile}_us": latency[quantile] for quantile in ("p50", "p99")})
     return figures
+
+
+def servers_options(sides):
+    """What ringlog was started with, if a case has options of its own, as a part of its settings."""
+    options = next((side.options for side in sides if side.driver), None)
+    return f"; ringlog-server {' '.join(map(str, options))}" if options else ""
 
 
 def records(counters):

@@ -169,7 +169,9 @@ def e2e(bench):
                 options = ("--topic", f"e2e-{repeat}", "--partitions", 1, "--record-size", 256, "--rate", 1000,
                            "--in-flight", 5, "--spin-us", 100, "--warmup", 2, "--duration", bench.seconds)
                 result = bench.load.run(side, "e2e", *options, "--delete-topics")
-                bench.record("1,000 records/s", side, repeat, result)
+                # The topic is another in each repetition.
+                settings = "ringlog-load e2e " + " ".join(map(str, options[2:]))
+                bench.record("1,000 records/s", side, repeat, result, settings=settings)
 
 
 def restart(bench):

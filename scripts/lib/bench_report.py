@@ -128,6 +128,12 @@ def markdown(document):
         "pair by pair. Acks are `acks=all`.",
         "",
     ]
+    if any(name.startswith("kafka") for name in document["sides"]):
+        lines += [
+            f"Kafka's load before its first window: {what['jvm_warmup']:g} s, large batches and then single records; `transactions` adds half "
+            "as long of its own, `commits` has only that, `groups` none.",
+            "",
+        ]
     if what["quick"]:
         lines += ["**A smoke test: the windows are too short for the figures to mean anything.**", ""]
     lines += [f"- {name}: {text}" for name, text in document["sides"].items()]
