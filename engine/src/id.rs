@@ -34,6 +34,9 @@ impl fmt::Debug for TopicId {
     }
 }
 
+/// Longest name of a file or directory, bytes: `NAME_MAX` of Linux, which ext4 and XFS share.
+pub const NAME_MAX: usize = 255;
+
 /// One partition of one topic, on every shard and across restarts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PartitionKey {
@@ -54,10 +57,13 @@ impl PartitionKey {
         first.wrapping_add(self.partition as u32) % shards
     }
 
-    /// The partition's folder under `topics/`: `<topic>-<partition>.<topic id>`.
+    /// The partition's folder under `topics/`: `<topic>-<partition>.<topic id>`, at most [`NAME_MAX`] bytes. Of a topic
+    /// whose name is too long for that it has the beginning: the id tells it from others.
     #[must_use]
     pub fn dir_name(&self, topic_name: &str) -> String {
-        format!("{topic_name}-{}.{}", self.partition, self.topic)
+        let unique = format!("-{}.{}", self.partition, self.topic);
+        let kept = topic_name.floor_char_boundary(NAME_MAX - unique.len());
+        format!("{}{unique}", &topic_name[..kept])
     }
 }
 
@@ -97,6 +103,23 @@ mod tests {
         assert_eq!(TopicId::parse("+00102030405060708090a0b0c0d0eff"), None);
         assert_eq!(TopicId::parse(&id.to_string().to_uppercase()), None);
         assert_eq!(TopicId::parse("00"), None);
+    }
+
+    #[test]
+    fn a_directory_has_as_much_of_its_topic_as_fits_into_a_name() {
+        let key = PartitionKey {
+            topic: TopicId([0xab; 16]),
+            partition: i32::MAX,
+        };
+        let unique = format!("-{}.{}", i32::MAX, "ab".repeat(16));
+        assert_eq!(key.dir_name("logs"), format!("logs{unique}"));
+        let fits = "t".repeat(NAME_MAX - unique.len());
+        assert_eq!(key.dir_name(&fits), format!("{fits}{unique}"));
+        let longest = "t".repeat(249);
+        assert_eq!(key.dir_name(&longest), format!("{fits}{unique}"));
+        assert_eq!(key.dir_name(&longest).len(), NAME_MAX);
+        // Kafka's names are ASCII; another one is cut between its characters.
+        assert_eq!(key.dir_name(&"\u{20ac}".repeat(100)).len(), NAME_MAX - 1);
     }
 
     #[test]

@@ -376,3 +376,18 @@ fn a_closed_file_is_not_written() {
     c.ok(OpKind::Close { file: FileId(1) });
     c.ok(write(1, 0, b'a', false));
 }
+
+#[test]
+fn a_name_of_more_than_255_bytes_is_refused() {
+    let too_long = DiskError(36);
+    let mut c = Caller::new(1);
+    for (len, expected) in [(255, Ok(())), (256, Err(too_long))] {
+        let path: Box<str> = "d".repeat(len).into();
+        let made = c.call(OpKind::CreateDir { path: path.clone() }).result;
+        assert_eq!(made, expected);
+        let file = format!("{path}/f");
+        assert_eq!(c.call(create(len as u32, &file)).result, expected);
+        let mut blocking = c.disk.blocking(None);
+        assert_eq!(blocking.create_dir(&path), expected);
+    }
+}

@@ -6,10 +6,13 @@ use super::file::{FileNode, Mood};
 use super::history::History;
 use super::rng::Rng;
 use crate::disk::{DiskError, EntryKind};
+use crate::id::NAME_MAX;
 
 /// `ENOTDIR`, `EISDIR`: the core never mixes the two up, so the numbers matter little.
 const NOT_A_DIRECTORY: DiskError = DiskError(20);
 const IS_A_DIRECTORY: DiskError = DiskError(21);
+/// `ENAMETOOLONG`, of each component of a path alone.
+const NAME_TOO_LONG: DiskError = DiskError(36);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct NodeId(u64);
@@ -67,7 +70,11 @@ impl Tree {
     pub(super) fn resolve(&self, path: &str) -> Result<NodeId, DiskError> {
         let mut at = ROOT;
         for name in path.split('/').filter(|n| !n.is_empty()) {
-            let found = self.dir(at)?.names.get(name);
+            let dir = self.dir(at)?;
+            if name.len() > NAME_MAX {
+                return Err(NAME_TOO_LONG);
+            }
+            let found = dir.names.get(name);
             at = found
                 .and_then(|h| *h.current())
                 .ok_or(DiskError::NOT_FOUND)?;

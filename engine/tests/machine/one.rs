@@ -75,6 +75,25 @@ impl OnePartition {
         }
     }
 
+    /// Lets time pass.
+    pub fn run_for(&mut self, ms: u64) {
+        let end = self.now.mono_ns + ms * 1_000_000;
+        while self.now.mono_ns < end {
+            self.turn();
+        }
+    }
+
+    /// Lets a round that begins now, or later, end.
+    pub fn end_round(&mut self) {
+        let rounds = self.core.stats().rounds;
+        let mut turns = 0;
+        while self.core.stats().rounds == rounds {
+            self.turn();
+            turns += 1;
+            assert!(turns < 100_000, "no round ends");
+        }
+    }
+
     /// Lets everything become durable.
     pub fn settle(&mut self) {
         loop {
