@@ -16,6 +16,7 @@ use super::config::GroupsConfig;
 use super::error::GroupError;
 use super::group::Group;
 use super::join::NAME_BYTES_MAX;
+use super::loading::Postponed;
 use super::member::JoinWait;
 use super::partition::partition_of;
 use super::timers::{Place, TimerKey, Timers};
@@ -138,6 +139,8 @@ pub struct Coordinator {
     pub(super) out: Outbox,
     pub(super) writes: Writes,
     pub(super) undecided: UndecidedGroups,
+    /// What waits, by partition whose log is being read.
+    pub(super) postponed: BTreeMap<i32, Postponed>,
     random: Box<dyn FnMut() -> u128 + Send>,
     /// Memory all groups take.
     bytes: usize,
@@ -156,6 +159,7 @@ impl Coordinator {
             out: Outbox::default(),
             writes: Writes::default(),
             undecided: UndecidedGroups::new(),
+            postponed: BTreeMap::new(),
             random: Box::new(random),
             bytes: 0,
             next_check_ns: None,
@@ -183,6 +187,7 @@ impl Coordinator {
     /// ([`Coordinator::loaded`]); requests for its groups are put off until then.
     pub fn own(&mut self, partition: i32) {
         self.owned.begin(partition);
+        self.postponed.entry(partition).or_default().begin();
     }
 
     /// The partition's log has been read to its end.
@@ -192,6 +197,7 @@ impl Coordinator {
         }
         let check_ns = now.after_ms(self.config.retention_check_interval_ms);
         self.next_check_ns.get_or_insert(check_ns);
+        self.catch_up(now, partition);
         self.start_groups(now, partition);
     }
 
@@ -202,6 +208,7 @@ impl Coordinator {
         }
         self.fail_unsent(now, partition);
         self.undecided.retain(|(of, _), _| *of != partition);
+        self.postponed.remove(&partition);
         let gone: Vec<StrBytes> = self.groups_of(partition);
         for id in gone {
             self.with_group(now, &id, |group, env| {

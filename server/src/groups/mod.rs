@@ -20,6 +20,7 @@ mod group;
 mod handover;
 mod join;
 mod leave;
+mod loading;
 mod member;
 mod member_ids;
 mod offsets;

@@ -37,7 +37,7 @@ impl Coordinator {
         let producer_id = header.producer_id.get();
         if header.is_control() {
             if let Some(marker) = Marker::read(bytes) {
-                self.decided(now, partition, producer_id, marker.committed);
+                self.decide(now, partition, producer_id, marker.committed);
             }
             return Ok(());
         }

@@ -149,8 +149,8 @@ impl Coordinator {
         Ok(())
     }
 
-    /// A marker is durable in a partition of the offsets topic: what the producer's transaction has there is decided.
-    pub fn decided(&mut self, now: Now, partition: i32, producer_id: i64, committed: bool) {
+    /// Takes over, or drops, what the producer's transaction has in a partition of the offsets topic so far.
+    pub(super) fn decide(&mut self, now: Now, partition: i32, producer_id: i64, committed: bool) {
         let groups = self.undecided.remove(&(partition, producer_id));
         for id in groups.unwrap_or_default() {
             self.with_group(now, &id, |group, _| group.decide(producer_id, committed));

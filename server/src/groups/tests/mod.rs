@@ -2,6 +2,7 @@
 
 mod admin;
 mod consumer;
+mod loading;
 mod membership;
 mod offsets;
 mod random;
@@ -15,15 +16,21 @@ use bytes::Bytes;
 use kafka_wire::join_group_request::JoinGroupRequestProtocol;
 use kafka_wire::offset_commit_request::{OffsetCommitRequestPartition, OffsetCommitRequestTopic};
 use kafka_wire::sync_group_request::SyncGroupRequestAssignment;
+use kafka_wire::txn_offset_commit_request::{
+    TxnOffsetCommitRequestPartition, TxnOffsetCommitRequestTopic,
+};
 use kafka_wire::{
     HeartbeatRequest, JoinGroupRequest, JoinGroupResponse, LeaveGroupRequest, OffsetCommitRequest,
-    OffsetFetchRequest, SyncGroupRequest, SyncGroupResponse,
+    OffsetFetchRequest, SyncGroupRequest, SyncGroupResponse, TxnOffsetCommitRequest,
 };
 use ringlog_engine::id::{Now, TopicId};
 use ringlog_engine::shard::ConnId;
 
 use super::*;
 use consumer::with_topics;
+
+/// A producer with transactions.
+pub(super) const PRODUCER: i64 = 7;
 
 /// A coordinator of every partition, its log, and its answers.
 pub(super) struct Rig {
@@ -241,9 +248,27 @@ impl Rig {
         self.request(8, |c, now, call| c.commit(now, call, &request, topics))
     }
 
+    /// Commits partition 0 of `topic` in the transaction of [`PRODUCER`].
+    pub(super) fn commit_in_transaction(&mut self, group: &str, offset: i64) -> u64 {
+        let mut partition = TxnOffsetCommitRequestPartition::default();
+        partition.committed_offset = offset;
+        let mut entry = TxnOffsetCommitRequestTopic::default();
+        entry.name = "topic".into();
+        entry.partitions = vec![partition];
+        let mut request = TxnOffsetCommitRequest::default();
+        request.group_id = group.into();
+        request.producer_id = PRODUCER;
+        request.generation_id_or_member_epoch = -1;
+        request.topics = vec![entry];
+        self.request(5, |c, now, call| {
+            c.commit_in_transaction(now, call, &request, topics);
+        })
+    }
+
     pub(super) fn commit_answer(&mut self, slot: u64) -> i16 {
         match self.answer(slot) {
             Some(Response::Commit(response)) => response.topics[0].partitions[0].error_code,
+            Some(Response::TxnCommit(response)) => response.topics[0].partitions[0].error_code,
             other => panic!("no answer to an OffsetCommit: {other:?}"),
         }
     }
