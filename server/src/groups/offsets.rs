@@ -19,7 +19,7 @@ use ringlog_engine::id::{Now, TopicId};
 
 use super::by_id;
 use super::consumer::Committer;
-use super::coordinator::{Call, Coordinator, Env, Response};
+use super::coordinator::{Call, Coordinator, Response};
 use super::error::GroupError;
 use super::group::{CONSUMER, Group, State};
 use super::record::CommittedOffset;
@@ -329,22 +329,6 @@ impl Coordinator {
             _ => Err(GroupError::NonEmptyGroup),
         }
     }
-
-    /// A topic was deleted: its offsets go.
-    pub fn topic_deleted(&mut self, now: Now, topic: &str) {
-        let topic = StrBytes::from(topic);
-        let having = self.groups.values().filter(|group| {
-            group.offsets.contains_key(&topic)
-                || group
-                    .offsets_on_the_way
-                    .keys()
-                    .any(|(name, _)| *name == topic)
-        });
-        let having: Vec<StrBytes> = having.map(|group| group.id.clone()).collect();
-        for id in having {
-            self.with_group(now, &id, |group, env| group.remove_topic(env, &topic));
-        }
-    }
 }
 
 fn delete_topics(
@@ -471,12 +455,5 @@ impl Group {
         removals
             .map(|(topic, partition)| (topic, partition, None))
             .collect()
-    }
-
-    fn remove_topic(&mut self, env: &mut Env<'_>, topic: &StrBytes) {
-        let changes = self.removals(|name| name == topic);
-        let batch_bytes_max = env.config.batch_bytes_max;
-        env.writes
-            .offsets(self, changes, false, None, batch_bytes_max);
     }
 }

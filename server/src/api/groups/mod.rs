@@ -247,10 +247,7 @@ pub(crate) fn decided(
 
 /// Once a turn: reads partitions taken on, answers what became durable, lets time pass, writes.
 pub(crate) fn turn(server: &mut Server, cx: &mut Cx<'_>) {
-    if !server.groups.started {
-        server.groups.started = true;
-        take_on(server, cx, 0);
-    }
+    start(server, cx);
     let groups = &mut server.groups;
     groups.loads.turn(cx, &mut groups.coordinator);
     groups.appends.durable(cx, &mut groups.coordinator);
@@ -266,8 +263,20 @@ pub(crate) fn changed(server: &mut Server, cx: &mut Cx<'_>, change: &Change) {
             server.groups.coordinator.set_partitions(topic.partitions);
             take_on(server, cx, *first);
         }
-        Change::Deleted { topic } => server.groups.coordinator.topic_deleted(cx.now, &topic.name),
+        Change::Deleted { topic } => {
+            // Another shard may be ahead of this one: the log that is still to be read has the topic's offsets.
+            start(server, cx);
+            server.groups.coordinator.topic_deleted(cx.now, &topic.name);
+        }
         Change::Created { .. } | Change::Configured { .. } => {}
+    }
+}
+
+/// Takes on, once, the partitions that were there when the process started.
+fn start(server: &mut Server, cx: &mut Cx<'_>) {
+    if !server.groups.started {
+        server.groups.started = true;
+        take_on(server, cx, 0);
     }
 }
 

@@ -137,3 +137,47 @@ fn reading_that_begins_anew_forgets_decisions_that_it_will_find() {
     decided(&mut rig, true);
     assert_eq!(fetch_stable(&mut rig), (0, 8));
 }
+
+#[test]
+fn offsets_of_a_topic_that_is_deleted_while_the_log_is_read_go() {
+    for commits in [1, 2] {
+        let mut rig = Rig::new();
+        for offset in 0..commits {
+            let slot = rig.commit("g", &none(), -1, offset);
+            assert_eq!(rig.commit_answer(slot), 0);
+        }
+        lose(&mut rig);
+        read(&mut rig, |rig| {
+            rig.coordinator.topic_deleted(rig.now, "other");
+            rig.coordinator.topic_deleted(rig.now, "topic");
+            // The next topic of that name has no offsets here before all is read.
+            let slot = rig.commit("g", &none(), -1, 9);
+            let loading = GroupError::CoordinatorLoadInProgress.code();
+            assert_eq!(rig.commit_answer(slot), loading);
+            let slot = rig.commit_in_transaction("g", 9);
+            assert_eq!(rig.commit_answer(slot), loading);
+        });
+        assert_eq!(rig.fetch("g"), -1);
+        assert_eq!(rig.coordinator.group_count(), 0);
+        rig.restart();
+        assert_eq!(rig.fetch("g"), -1);
+        let slot = rig.commit("g", &none(), -1, 9);
+        assert_eq!((rig.commit_answer(slot), rig.fetch("g")), (0, 9));
+    }
+}
+
+#[test]
+fn a_deleted_topic_stays_deleted_when_reading_begins_anew_and_others_keep_their_offsets() {
+    let mut rig = Rig::new();
+    rig.commit("g", &none(), -1, 5);
+    let elsewhere = (0..).map(|n| format!("g-{n}"));
+    let mut elsewhere = elsewhere.filter(|id| partition_of(id, 4) != partition());
+    let elsewhere = elsewhere.next().unwrap();
+    lose(&mut rig);
+    rig.coordinator.own(partition());
+    rig.coordinator.topic_deleted(rig.now, "topic");
+    let slot = rig.commit(&elsewhere, &none(), -1, 6);
+    assert_eq!(rig.commit_answer(slot), 0);
+    read(&mut rig, |_| {});
+    assert_eq!((rig.fetch("g"), rig.fetch(&elsewhere)), (-1, 6));
+}
