@@ -14,7 +14,7 @@ use super::error::GroupError;
 use super::group::{CONSUMER, Group, State};
 use super::member::Member;
 use super::writes::Answer;
-use super::{StrBytes, own};
+use super::{StrBytes, distinct, own};
 
 /// The type of a group of the classic protocol.
 const TYPE_CLASSIC: &str = "classic";
@@ -24,10 +24,10 @@ pub(super) const OPERATIONS_UNKNOWN: i32 = i32::MIN;
 pub(super) const OPERATIONS_ALL: i32 = 1 << 3 | 1 << 6 | 1 << 8;
 
 impl Coordinator {
-    /// DescribeGroups, versions 0 to 6.
+    /// DescribeGroups, versions 0 to 6. A group that is named twice is described once.
     pub fn describe(&mut self, call: &Call<'_>, request: &DescribeGroupsRequest) {
         let mut response = DescribeGroupsResponse::default();
-        for id in &request.groups {
+        for id in distinct(&request.groups, StrBytes::as_str) {
             let mut described = self.describe_one(call.version, id);
             described.group_id = own(id);
             described.authorized_operations =

@@ -3,10 +3,10 @@
 use kafka_wire::{OffsetCommitRequest, OffsetFetchRequest, OffsetFetchResponse};
 use kafka_wire_core::Uuid;
 
-use super::StrBytes;
 use super::coordinator::{Call, Coordinator, Response};
 use super::error::GroupError;
 use super::topics::Topics;
+use super::{StrBytes, distinct};
 use crate::wire::{topic_id, uuid};
 
 /// The first version of both that has ids instead of names.
@@ -45,7 +45,8 @@ fn name_of(id: Uuid, topics: &dyn Topics) -> StrBytes {
 }
 
 fn put_ids(request: &OffsetFetchRequest, response: &mut OffsetFetchResponse, topics: &dyn Topics) {
-    for (asked, group) in request.groups.iter().zip(&mut response.groups) {
+    let asked = distinct(&request.groups, |asked| asked.group_id.as_str());
+    for (asked, group) in asked.zip(&mut response.groups) {
         let Some(asked) = &asked.topics else {
             // What has no id any more cannot be told.
             group.topics.retain_mut(|found| {

@@ -1,5 +1,7 @@
 //! OffsetCommit, OffsetFetch and OffsetDelete.
 
+use std::collections::HashSet;
+
 use kafka_wire::offset_commit_response::{
     OffsetCommitResponsePartition, OffsetCommitResponseTopic,
 };
@@ -24,7 +26,7 @@ use super::error::GroupError;
 use super::group::{CONSUMER, Group, State};
 use super::record::CommittedOffset;
 use super::writes::{Answer, offset_bytes};
-use super::{StrBytes, own};
+use super::{StrBytes, distinct, own};
 
 /// The offset of a partition nobody has committed.
 const NO_OFFSET: i64 = -1;
@@ -169,7 +171,7 @@ impl Coordinator {
         None
     }
 
-    /// OffsetFetch, versions 1 to 9.
+    /// OffsetFetch, versions 1 to 9. A group or partition that is named twice is answered once.
     pub fn fetch_offsets(&mut self, call: &Call<'_>, request: &OffsetFetchRequest) {
         let response = if call.version < 8 {
             self.fetch_one(call.version, request)
@@ -209,7 +211,7 @@ impl Coordinator {
 
     pub(super) fn fetch_groups(&self, request: &OffsetFetchRequest) -> OffsetFetchResponse {
         let mut response = OffsetFetchResponse::default();
-        for asked in &request.groups {
+        for asked in distinct(&request.groups, |asked| asked.group_id.as_str()) {
             let mut group = OffsetFetchResponseGroup::default();
             group.group_id = own(&asked.group_id);
             if let Err(error) = self.admit_fetch(asked) {
@@ -263,12 +265,17 @@ impl Coordinator {
             true => (index, None, GroupError::UnstableOffsetCommit.code()),
             false => (index, offset, code),
         };
+        // An offset's metadata is up to a thousand times as long as what asks for it.
+        let mut told = HashSet::new();
         match wanted {
             Some(topics) => topics
                 .iter()
                 .map(|&(name, partitions)| {
                     let stored = group.and_then(|group| group.offsets.get(name));
-                    let partitions = partitions.iter().map(|partition| {
+                    let partitions = partitions.iter();
+                    let partitions = partitions
+                        .filter(|partition| stored.is_none() || told.insert((name, **partition)));
+                    let partitions = partitions.map(|partition| {
                         let offset = stored.and_then(|stored| stored.get(partition));
                         stable(name, (*partition, offset, error_code))
                     });
@@ -338,6 +345,7 @@ fn delete_topics(
     response: &mut OffsetDeleteResponse,
 ) -> Changes {
     let mut changes = Changes::new();
+    let mut removed = HashSet::new();
     for topic in &request.topics {
         let name = own(&topic.name);
         let error = if !topic_exists(&name) {
@@ -350,7 +358,10 @@ fn delete_topics(
         let mut topic_response = OffsetDeleteResponseTopic::default();
         for partition in &topic.partitions {
             let index = partition.partition_index;
-            if error.is_none() && group.has_offset(&name, index) {
+            if error.is_none()
+                && group.has_offset(&name, index)
+                && removed.insert((&topic.name, index))
+            {
                 changes.push((name.clone(), index, None));
             }
             let mut answer = OffsetDeleteResponsePartition::default();

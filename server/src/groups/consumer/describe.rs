@@ -13,7 +13,7 @@ use super::super::config::GroupsConfig;
 use super::super::coordinator::{Call, Coordinator, Response};
 use super::super::error::GroupError;
 use super::super::topics::Topics;
-use super::super::{StrBytes, own};
+use super::super::{StrBytes, distinct, own};
 use super::ConsumerGroup;
 use super::member::Metadata;
 use crate::wire::uuid;
@@ -23,7 +23,7 @@ const CLASSIC_MEMBER: i8 = 0;
 const CONSUMER_MEMBER: i8 = 1;
 
 impl Coordinator {
-    /// ConsumerGroupDescribe, versions 0 and 1.
+    /// ConsumerGroupDescribe, versions 0 and 1. A group that is named twice is described once.
     pub fn describe_consumers(
         &mut self,
         call: &Call<'_>,
@@ -31,7 +31,7 @@ impl Coordinator {
         topics: &dyn Topics,
     ) {
         let mut response = ConsumerGroupDescribeResponse::default();
-        for id in &request.group_ids {
+        for id in distinct(&request.group_ids, StrBytes::as_str) {
             let mut described = DescribedGroup::default();
             described.authorized_operations = OPERATIONS_UNKNOWN;
             match self.describable(id) {

@@ -7,6 +7,7 @@ mod membership;
 mod offsets;
 mod random;
 mod records;
+mod repeats;
 mod sim;
 mod static_members;
 

@@ -233,6 +233,7 @@ fn too_much_unwritten_puts_commits_off() {
 fn version_8_asks_for_several_groups() {
     let mut rig = Rig::new();
     rig.commit("a", &none(), -1, 3);
+    rig.commit("b", &none(), -1, 4);
     let mut wanted = OffsetFetchRequestTopics::default();
     wanted.name = "topic".into();
     wanted.partition_indexes = vec![0, 1];
@@ -245,9 +246,9 @@ fn version_8_asks_for_several_groups() {
     let mut request = OffsetFetchRequest::default();
     request.groups = vec![
         group("a", None),
-        group("a", Some(vec![wanted.clone()])),
+        group("b", Some(vec![wanted.clone()])),
         group("nobody", Some(vec![wanted])),
-        group("nobody", None),
+        group("no one", None),
     ];
     let slot = rig.request(9, |c, _, call| c.fetch_offsets(call, &request));
     let Some(Response::Fetch(response)) = rig.answer(slot) else {
@@ -264,7 +265,7 @@ fn version_8_asks_for_several_groups() {
                 .collect()
         })
         .collect();
-    assert_eq!(offsets, [vec![3], vec![3, -1], vec![-1, -1], vec![]]);
+    assert_eq!(offsets, [vec![3], vec![4, -1], vec![-1, -1], vec![]]);
 }
 
 fn delete_request(group: &str, topic: &str) -> OffsetDeleteRequest {
