@@ -89,17 +89,14 @@ impl Coordinator {
         self.out.send(call.token, Response::List(response));
     }
 
-    /// DeleteGroups, versions 0 to 3. The response comes when the groups are gone for good.
+    /// DeleteGroups, versions 0 to 3. The response comes when the groups are gone for good, and has each once, as Kafka's.
     pub fn delete(&mut self, now: Now, call: &Call<'_>, request: &DeleteGroupsRequest) {
         let mut response = DeleteGroupsResponse::default();
         let mut deleted: Vec<(usize, StrBytes)> = Vec::new();
-        for id in &request.groups_names {
+        for id in distinct(&request.groups_names, StrBytes::as_str) {
             let mut result = DeletableGroupResult::default();
             result.group_id = own(id);
             match self.deletable(id) {
-                Ok(()) if deleted.iter().any(|(_, other)| other == id) => {
-                    result.error_code = GroupError::GroupIdNotFound.code();
-                }
                 Ok(()) => deleted.push((response.results.len(), own(id))),
                 Err(error) => result.error_code = error.code(),
             }

@@ -111,7 +111,7 @@ fn groups_are_deleted_for_good_with_what_is_on_the_way() {
     rig.pump();
     assert_eq!(rig.commit_answer(commit), 0);
     let missing = GroupError::GroupIdNotFound.code();
-    let expected = [GroupError::NonEmptyGroup.code(), 0, missing, missing];
+    let expected = [GroupError::NonEmptyGroup.code(), 0, missing];
     assert_eq!(delete_codes(&mut rig, slot), expected);
     rig.restart();
     assert_eq!(

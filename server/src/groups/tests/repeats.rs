@@ -5,8 +5,8 @@ use kafka_wire::offset_fetch_request::{
     OffsetFetchRequestGroup, OffsetFetchRequestTopic, OffsetFetchRequestTopics,
 };
 use kafka_wire::{
-    ConsumerGroupDescribeRequest, DescribeGroupsRequest, OffsetDeleteRequest, OffsetFetchRequest,
-    OffsetFetchResponse,
+    ConsumerGroupDescribeRequest, DeleteGroupsRequest, DescribeGroupsRequest, OffsetDeleteRequest,
+    OffsetFetchRequest, OffsetFetchResponse,
 };
 
 use super::consumer::{Client, TOPIC};
@@ -165,4 +165,22 @@ fn an_offset_is_deleted_once_however_often_its_partition_is_named() {
     let answers = response.topics.iter().flat_map(|topic| &topic.partitions);
     assert!(answers.clone().all(|answer| answer.error_code == 0));
     assert_eq!((answers.count(), rig.fetch("g")), (TIMES, -1));
+}
+
+#[test]
+fn a_group_is_deleted_once_however_often_it_is_named() {
+    let mut rig = Rig::new();
+    rig.commit("g", &none(), -1, 5);
+    let mut request = DeleteGroupsRequest::default();
+    request.groups_names = repeated("g");
+    let slot = rig.request(2, |c, now, call| c.delete(now, call, &request));
+    let Some(Response::Delete(response)) = rig.answer(slot) else {
+        panic!("no answer to a DeleteGroups");
+    };
+    let results = response.results.iter().take(SHOWN);
+    let results: Vec<_> = results
+        .map(|result| (result.group_id.as_str(), result.error_code))
+        .collect();
+    let missing = GroupError::GroupIdNotFound.code();
+    assert_eq!(results, [("g", 0), ("missing", missing)]);
 }
