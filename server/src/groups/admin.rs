@@ -116,9 +116,7 @@ impl Coordinator {
         let group = self.groups.get(id);
         match group.map(Group::state) {
             None | Some(State::Dead) => Err(GroupError::GroupIdNotFound),
-            _ if group.is_some_and(|group| !group.undecided.is_empty()) => {
-                Err(GroupError::NonEmptyGroup)
-            }
+            _ if group.is_some_and(Group::has_undecided) => Err(GroupError::NonEmptyGroup),
             Some(_) if group.is_some_and(Group::is_without_members) => Ok(()),
             Some(_) => Err(GroupError::NonEmptyGroup),
         }

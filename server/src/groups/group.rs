@@ -92,6 +92,8 @@ pub(super) struct Group {
     pub(super) is_stored: bool,
     /// Writes about the group itself that are on the way.
     pub(super) writes_on_the_way: u32,
+    /// Those of them that hold an offset of a transaction.
+    pub(super) undecided_on_the_way: u32,
     /// The group under the consumer protocol, if it is one.
     pub(super) consumer: Option<Box<ConsumerGroup>>,
     /// The number of the last write of changes to it.
@@ -129,6 +131,7 @@ impl Group {
             offsets_on_the_way: BTreeMap::new(),
             is_stored: false,
             writes_on_the_way: 0,
+            undecided_on_the_way: 0,
             consumer: None,
             last_change: 0,
             left: LeftBehind::default(),

@@ -193,6 +193,11 @@ impl Group {
         }
     }
 
+    /// Whether a transaction that is not decided would change an offset, once the log has it.
+    pub(super) fn has_undecided(&self) -> bool {
+        !self.undecided.is_empty() || self.undecided_on_the_way > 0
+    }
+
     /// Whether a transaction that is not decided would change an offset.
     pub(super) fn is_unstable(&self, topic: &StrBytes, partition: i32) -> bool {
         let key = (topic.clone(), partition);

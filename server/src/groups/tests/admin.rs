@@ -136,3 +136,42 @@ fn a_deletion_that_fails_leaves_the_group() {
     assert_eq!(delete_codes(&mut rig, slot), [0]);
     assert_eq!(rig.coordinator.group_count(), 0);
 }
+
+#[test]
+fn a_group_with_offsets_of_an_open_transaction_is_not_deleted() {
+    let mut rig = Rig::new();
+    rig.commit("g", &StrBytes::default(), -1, 1);
+    rig.hold = true;
+    let commit = rig.commit_in_transaction("g", 2);
+    let in_use = [GroupError::NonEmptyGroup.code()];
+    let slot = delete(&mut rig, &["g"]);
+    assert_eq!(delete_codes(&mut rig, slot), in_use, "on the way");
+    rig.release(Ok(()));
+    assert_eq!(rig.commit_answer(commit), 0);
+    let slot = delete(&mut rig, &["g"]);
+    assert_eq!(delete_codes(&mut rig, slot), in_use, "durable");
+    let partition = partition_of("g", 4);
+    rig.coordinator.decided(rig.now, partition, PRODUCER, false);
+    // One that is lost is in nobody's way.
+    rig.commit_in_transaction("g", 3);
+    rig.release(Err(AppendFailure::Unavailable));
+    rig.hold = false;
+    let slot = delete(&mut rig, &["g"]);
+    assert_eq!(delete_codes(&mut rig, slot), [0]);
+    assert_eq!(rig.coordinator.group_count(), 0);
+}
+
+#[test]
+fn a_group_that_its_last_member_has_just_left_is_deleted() {
+    let mut rig = Rig::new();
+    let ids = rig.stable_group("g", 1);
+    rig.hold = true;
+    assert_eq!(rig.leave("g", &ids[0]), 0);
+    assert_eq!(rig.held.len(), 1, "the group without members");
+    let slot = delete(&mut rig, &["g"]);
+    rig.hold = false;
+    rig.pump();
+    assert_eq!(delete_codes(&mut rig, slot), [0]);
+    rig.restart();
+    assert_eq!(rig.coordinator.group_count(), 0);
+}

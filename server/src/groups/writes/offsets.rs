@@ -62,6 +62,7 @@ impl Writes {
         let mut bytes = 0;
         for (topic, partition, value) in changes {
             group.writes_on_the_way += 1;
+            group.undecided_on_the_way += 1;
             let record = Record {
                 key: offset_key(&group.id, &topic, partition),
                 value: Some(value.encode()),

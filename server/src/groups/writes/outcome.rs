@@ -92,7 +92,10 @@ impl Coordinator {
             if result.is_ok() {
                 self.keep_undecided(now, &id, producer_id, offset);
             }
-            self.with_group(now, &id, |group, _| group.writes_on_the_way -= 1);
+            self.with_group(now, &id, |group, _| {
+                group.writes_on_the_way -= 1;
+                group.undecided_on_the_way -= 1;
+            });
         }
         if gone {
             self.drop_group(&id);
