@@ -113,6 +113,9 @@ impl Coordinator {
 
     fn deletable(&self, id: &StrBytes) -> Result<(), GroupError> {
         self.admit(id)?;
+        if self.writes.is_full(self.config.unwritten_bytes_max) {
+            return Err(GroupError::CoordinatorLoadInProgress);
+        }
         let group = self.groups.get(id);
         match group.map(Group::state) {
             None | Some(State::Dead) => Err(GroupError::GroupIdNotFound),

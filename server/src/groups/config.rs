@@ -53,7 +53,7 @@ pub struct GroupsConfig {
     pub pending_members_max: usize,
     /// The largest batch written to the offsets topic, header included.
     pub batch_bytes_max: usize,
-    /// Records that wait to be written; past it commits are asked to come again.
+    /// Records that wait to be written; past it whoever asks for more is asked to come again.
     pub unwritten_bytes_max: usize,
 }
 

@@ -130,6 +130,13 @@ pub(super) struct Env<'a> {
     pub(super) now: Now,
 }
 
+impl Env<'_> {
+    /// Whether too much waits to be written already.
+    pub(super) fn is_full(&self) -> bool {
+        self.writes.is_full(self.config.unwritten_bytes_max)
+    }
+}
+
 /// The groups whose partition of the offsets topic this shard owns.
 pub struct Coordinator {
     pub(super) config: GroupsConfig,

@@ -94,6 +94,8 @@ pub(super) struct Group {
     pub(super) writes_on_the_way: u32,
     /// Those of them that hold an offset of a transaction.
     pub(super) undecided_on_the_way: u32,
+    /// The generation whose assignments are on their way to the log.
+    pub(super) generation_on_the_way: Option<i32>,
     /// The group under the consumer protocol, if it is one.
     pub(super) consumer: Option<Box<ConsumerGroup>>,
     /// The number of the last write of changes to it.
@@ -132,6 +134,7 @@ impl Group {
             is_stored: false,
             writes_on_the_way: 0,
             undecided_on_the_way: 0,
+            generation_on_the_way: None,
             consumer: None,
             last_change: 0,
             left: LeftBehind::default(),

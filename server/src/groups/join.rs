@@ -216,7 +216,7 @@ impl Group {
         self.check_joining(&joining)?;
         if let Some(instance_id) = &joining.instance_id {
             if let Some(current) = self.static_member(instance_id).cloned() {
-                self.replace_static(env, &current, id, joining);
+                self.replace_static(env, &current, id, joining)?;
             } else {
                 self.add(env, id, joining);
             }
@@ -327,7 +327,10 @@ impl Group {
         current: &StrBytes,
         id: StrBytes,
         joining: Joining,
-    ) {
+    ) -> Result<(), GroupError> {
+        if self.is_in(State::Stable) && env.is_full() {
+            return Err(GroupError::CoordinatorLoadInProgress);
+        }
         let led_before = self.leader.clone().unwrap_or_default();
         let (join, sync, mut session) = self.rename_member(current, id.clone());
         env.timers.cancel(&mut session);
@@ -353,6 +356,7 @@ impl Group {
             }
             _ => self.rebalance_or_complete(env),
         }
+        Ok(())
     }
 
     /// A static member that took its place in a stable group is stored under its new id.

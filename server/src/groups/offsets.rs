@@ -326,6 +326,9 @@ impl Coordinator {
     }
 
     fn deletable_from(&self, group_id: &StrBytes) -> Result<&Group, GroupError> {
+        if self.writes.is_full(self.config.unwritten_bytes_max) {
+            return Err(GroupError::CoordinatorLoadInProgress);
+        }
         let group = self.groups.get(group_id);
         let group = group.ok_or(GroupError::GroupIdNotFound)?;
         match group.state() {

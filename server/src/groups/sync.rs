@@ -121,9 +121,16 @@ impl Group {
             State::Empty | State::Dead => Err(GroupError::UnknownMemberId),
             State::PreparingRebalance => Err(GroupError::RebalanceInProgress),
             State::CompletingRebalance => {
+                // The group is stored once a generation: a leader that says it again waits like the others.
+                let is_on_the_way = self.generation_on_the_way == Some(self.generation);
+                let stores = self.is_leader(member_id) && !is_on_the_way;
+                if stores && env.is_full() {
+                    // Clients know no other error here that asks them to come again a little later.
+                    return Err(GroupError::CoordinatorNotAvailable);
+                }
                 self.park_sync(env, member_id, token);
                 self.has_synced(env, member_id);
-                if self.is_leader(member_id) {
+                if stores {
                     self.store_assignments(env, request);
                 }
                 Ok(())
@@ -157,6 +164,7 @@ impl Group {
             kept.insert(member.id.clone(), assignment.unwrap_or_default());
         }
         let stored = kept.clone();
+        self.generation_on_the_way = Some(self.generation);
         let effect = Effect::Sync {
             generation: self.generation,
             assignments: kept,
@@ -174,6 +182,9 @@ impl Group {
         assignments: HashMap<StrBytes, Bytes>,
         result: Result<(), GroupError>,
     ) {
+        if self.generation_on_the_way == Some(generation) {
+            self.generation_on_the_way = None;
+        }
         if !self.is_in(State::CompletingRebalance) || generation != self.generation {
             return;
         }

@@ -175,3 +175,20 @@ fn a_group_that_its_last_member_has_just_left_is_deleted() {
     rig.restart();
     assert_eq!(rig.coordinator.group_count(), 0);
 }
+
+#[test]
+fn too_much_unwritten_puts_deletions_off() {
+    let mut rig = Rig::with(GroupsConfig {
+        unwritten_bytes_max: 1_000,
+        ..config()
+    });
+    rig.commit("g", &StrBytes::default(), -1, 1);
+    rig.fill();
+    let slot = delete(&mut rig, &["g"]);
+    let put_off = GroupError::CoordinatorLoadInProgress.code();
+    assert_eq!(delete_codes(&mut rig, slot), [put_off]);
+    rig.release(Ok(()));
+    let slot = delete(&mut rig, &["g"]);
+    rig.release(Ok(()));
+    assert_eq!(delete_codes(&mut rig, slot), [0]);
+}

@@ -386,6 +386,57 @@ fn an_assignment_that_cannot_be_stored_is_not_given_out() {
     assert_eq!(rig.join_answer(join).generation_id, 2);
 }
 
+/// A group of one member that has joined and not assigned yet, its limit on what waits to be written small.
+fn about_to_assign() -> (Rig, SyncGroupRequest) {
+    let mut rig = Rig::with(GroupsConfig {
+        unwritten_bytes_max: 1_000,
+        ..config()
+    });
+    let id = rig.member_id("g");
+    let join = rig.join(9, &join_request("g", &id));
+    rig.pass(3_000);
+    rig.join_answer(join);
+    let request = sync_request("g", &id, 1, std::slice::from_ref(&id));
+    (rig, request)
+}
+
+#[test]
+fn a_leader_that_repeats_its_assignment_waits_for_the_first_one() {
+    let (mut rig, request) = about_to_assign();
+    rig.hold = true;
+    let first = rig.sync(&request);
+    let second = rig.sync(&request);
+    assert_eq!(rig.held.len(), 1, "stored once");
+    let again = GroupError::RebalanceInProgress.code();
+    assert_eq!(rig.sync_answer(first).error_code, again);
+    rig.release(Err(AppendFailure::Unavailable));
+    let lost = GroupError::CoordinatorNotAvailable.code();
+    assert_eq!(rig.sync_answer(second).error_code, lost);
+    // The next generation is stored, whatever became of the last.
+    let join = rig.join(9, &join_request("g", &request.member_id));
+    assert_eq!(rig.join_answer(join).generation_id, 2);
+    let mut request = request;
+    request.generation_id = 2;
+    let third = rig.sync(&request);
+    rig.release(Ok(()));
+    assert_eq!(rig.sync_answer(third).error_code, 0);
+}
+
+#[test]
+fn too_much_unwritten_puts_assignments_off() {
+    let (mut rig, request) = about_to_assign();
+    rig.fill();
+    let written = rig.held.len();
+    let slot = rig.sync(&request);
+    let put_off = GroupError::CoordinatorNotAvailable.code();
+    assert_eq!(rig.sync_answer(slot).error_code, put_off);
+    assert_eq!(rig.held.len(), written);
+    rig.release(Ok(()));
+    let slot = rig.sync(&request);
+    rig.release(Ok(()));
+    assert_eq!(rig.sync_answer(slot).error_code, 0);
+}
+
 #[test]
 fn a_stable_group_outlives_a_restart() {
     let mut rig = Rig::new();

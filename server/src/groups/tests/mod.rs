@@ -274,6 +274,22 @@ impl Rig {
         }
     }
 
+    /// Holds writes back and commits, for a group of its own, until too much waits to be written.
+    pub(super) fn fill(&mut self) {
+        self.hold = true;
+        let put_off = GroupError::CoordinatorLoadInProgress.code();
+        let commits = (0..1_000).map(|_| {
+            let slot = self.commit("filler", &StrBytes::default(), -1, 1);
+            self.answer(slot)
+        });
+        let mut answers = commits.flatten();
+        let first = answers.next();
+        let Some(Response::Commit(response)) = first else {
+            panic!("there is no limit: {first:?}");
+        };
+        assert_eq!(response.topics[0].partitions[0].error_code, put_off);
+    }
+
     /// The committed offset of partition 0 of `topic`.
     pub(super) fn fetch(&mut self, group: &str) -> i64 {
         let mut request = OffsetFetchRequest::default();

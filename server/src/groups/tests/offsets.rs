@@ -227,6 +227,10 @@ fn too_much_unwritten_puts_commits_off() {
     rig.release(Ok(()));
     assert_eq!((rig.commit_answer(slot), rig.fetch("g")), (0, 99));
     assert!(rig.coordinator.is_written());
+    rig.fill();
+    let put_off = GroupError::CoordinatorLoadInProgress.code();
+    assert_eq!(delete(&mut rig, "g", "topic"), (put_off, 0));
+    rig.release(Ok(()));
 }
 
 #[test]

@@ -171,3 +171,24 @@ fn an_administrator_removes_a_static_member_by_its_instance() {
     }
     assert_eq!(state(&rig), State::PreparingRebalance);
 }
+
+#[test]
+fn too_much_unwritten_puts_a_static_member_off_that_comes_back() {
+    let mut rig = Rig::with(GroupsConfig {
+        unwritten_bytes_max: 1_000,
+        ..config()
+    });
+    let (ids, _) = stable_static_group(&mut rig, 2);
+    rig.fill();
+    let written = rig.held.len();
+    let slot = rig.join(9, &static_join("g", "", "i-0"));
+    let put_off = GroupError::CoordinatorLoadInProgress.code();
+    assert_eq!(rig.join_answer(slot).error_code, put_off);
+    assert_eq!(rig.held.len(), written);
+    assert_eq!(rig.heartbeat("g", &ids[0], 1), 0, "it is still there");
+    rig.release(Ok(()));
+    let slot = rig.join(9, &static_join("g", "", "i-0"));
+    rig.release(Ok(()));
+    let answer = rig.join_answer(slot);
+    assert_eq!((answer.error_code, answer.generation_id), (0, 1));
+}
