@@ -39,7 +39,12 @@ impl Coordinator {
         if call.version >= 5 && lacks_protocol {
             return Err(GroupError::InconsistentGroupProtocol);
         }
-        self.admit_named(&request.group_id)?;
+        let admitted = self.admit_named(&request.group_id);
+        admitted.map_err(|error| match error {
+            // As Kafka answers: clients take the other for fatal, and after this one join, which may be put off.
+            GroupError::CoordinatorLoadInProgress => GroupError::RebalanceInProgress,
+            error => error,
+        })?;
         let assignments = request.assignments.iter();
         let assigned_bytes: usize = assignments.map(|entry| entry.assignment.len()).sum();
         let has_room = self.has_room(assigned_bytes);

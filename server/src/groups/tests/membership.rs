@@ -480,4 +480,7 @@ fn groups_that_are_not_here_or_not_loaded_yet_are_told_so() {
         answer.error_code,
         GroupError::CoordinatorLoadInProgress.code()
     );
+    let slot = rig.sync(&sync_request("g", &ids[0], 1, &[]));
+    let answer = rig.sync_answer(slot);
+    assert_eq!(answer.error_code, GroupError::RebalanceInProgress.code());
 }
