@@ -8,6 +8,10 @@ use ringlog_engine::store::AbortedTransaction;
 use super::reader::{Malformed, Reader};
 use super::writer::Writer;
 
+/// Topics and partitions that one request may name, those that it forgets among them. A topic takes 3 bytes on the
+/// wire and 40 in memory, so a frame's size alone is no bound.
+const NAMED_MAX: usize = super::ARRAY_ELEMENTS_MAX;
+
 /// A Fetch request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FetchRequest<'a> {
@@ -74,20 +78,21 @@ impl<'a> FetchRequest<'a> {
             request.session_id = reader.i32("session id")?;
             request.session_epoch = reader.i32("session epoch")?;
         }
-        for _ in 0..reader.array(3, "topics")? {
+        let mut left = NAMED_MAX;
+        for _ in 0..count(&mut reader, 3, "topics", &mut left)? {
             let name = reader.string("topic name")?;
             let mut partitions = Vec::new();
-            for _ in 0..reader.array(16, "partitions")? {
+            for _ in 0..count(&mut reader, 16, "partitions", &mut left)? {
                 partitions.push(read_partition(&mut reader, version)?);
             }
             reader.tags()?;
             request.topics.push(FetchTopic { name, partitions });
         }
         if version >= 7 {
-            for _ in 0..reader.array(3, "forgotten topics")? {
+            for _ in 0..count(&mut reader, 3, "forgotten topics", &mut left)? {
                 let name = reader.string("topic name")?;
                 let mut partitions = Vec::new();
-                for _ in 0..reader.array(4, "partitions")? {
+                for _ in 0..count(&mut reader, 4, "partitions", &mut left)? {
                     partitions.push(reader.i32("partition")?);
                 }
                 reader.tags()?;
@@ -101,6 +106,18 @@ impl<'a> FetchRequest<'a> {
         reader.finish()?;
         Ok(request)
     }
+}
+
+/// An array's count, of which `left` says how many elements the request may still have.
+fn count(
+    reader: &mut Reader<'_>,
+    element_bytes: usize,
+    what: &'static str,
+    left: &mut usize,
+) -> Result<usize, Malformed> {
+    let count = reader.array(element_bytes, what)?;
+    *left = left.checked_sub(count).ok_or(Malformed::TooMany(what))?;
+    Ok(count)
 }
 
 fn read_partition(reader: &mut Reader<'_>, version: i16) -> Result<FetchPartition, Malformed> {
@@ -198,4 +215,60 @@ impl PartitionData<'_> {
 /// What follows a partition's records, a topic's partitions, and the topics.
 pub fn write_end(out: &mut BytesMut, version: i16) {
     Writer::new(out, version >= 12).tags();
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A body of version 12 that names so many partitions of a topic, topics without partitions, and forgotten topics
+    /// without partitions.
+    fn body(partitions: usize, topics: usize, forgotten: usize) -> BytesMut {
+        let mut out = BytesMut::new();
+        let mut writer = Writer::new(&mut out, true);
+        // Replica id, max wait, min bytes, max bytes, isolation level, session.
+        writer.raw(&[0; 16]);
+        writer.i8(0);
+        writer.i32(0);
+        writer.i32(-1);
+        writer.count(topics + 1);
+        writer.string("t");
+        writer.count(partitions);
+        for _ in 0..partitions {
+            writer.raw(&[0; 32]);
+            writer.tags();
+        }
+        writer.tags();
+        (0..topics).for_each(|_| write_empty_topic(&mut writer));
+        writer.count(forgotten);
+        (0..forgotten).for_each(|_| write_empty_topic(&mut writer));
+        writer.string("");
+        writer.tags();
+        out
+    }
+
+    fn write_empty_topic(writer: &mut Writer<'_>) {
+        writer.string("");
+        writer.count(0);
+        writer.tags();
+    }
+
+    #[test]
+    fn a_request_names_no_more_than_its_bound_whatever_it_names() {
+        let most = NAMED_MAX - 1;
+        let fits = body(most - 20, 10, 10);
+        let request = FetchRequest::parse(&fits, 12).expect("as many as there may be");
+        assert_eq!(request.topics[0].partitions.len(), most - 20);
+        assert_eq!((request.topics.len(), request.forgotten.len()), (11, 10));
+        for (counts, what) in [
+            ((most + 1, 0, 0), "partitions"),
+            ((0, most + 1, 0), "topics"),
+            ((0, 0, most + 1), "forgotten topics"),
+            ((most - 9, 10, 0), "partitions"),
+        ] {
+            let bytes = body(counts.0, counts.1, counts.2);
+            let refused = FetchRequest::parse(&bytes, 12);
+            assert_eq!(refused, Err(Malformed::TooMany(what)), "{counts:?}");
+        }
+    }
 }

@@ -24,6 +24,9 @@ pub enum Malformed {
     /// Text that is not UTF-8.
     #[error("{0} is not UTF-8")]
     Text(&'static str),
+    /// More elements than one request may have, over all its arrays.
+    #[error("too many {0}")]
+    TooMany(&'static str),
     /// Null where the schema wants a value.
     #[error("{0} is null")]
     Null(&'static str),

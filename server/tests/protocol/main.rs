@@ -7,6 +7,7 @@ mod compression;
 mod consumer_groups;
 mod delete_records;
 mod fetch;
+mod fetch_bounds;
 mod produce;
 mod sessions;
 mod topics;

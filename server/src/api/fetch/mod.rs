@@ -1,6 +1,7 @@
 //! Fetch: batches from many partitions, from memory at once, from the disk when the reads are done, or, when there
 //! is nothing yet, once enough has arrived or the client's patience ends.
 
+mod duplicates;
 mod pending;
 mod respond;
 mod session;
@@ -216,7 +217,8 @@ pub(crate) fn handle(
     request: &Request<'_>,
 ) -> Result<(), Malformed> {
     let version = request.header.api_version;
-    let body = FetchRequest::parse(request.body, version)?;
+    let mut body = FetchRequest::parse(request.body, version)?;
+    duplicates::collapse(&mut body.topics);
     let scope = match scope(server, cx, &body) {
         Ok(scope) => scope,
         Err(code) => {

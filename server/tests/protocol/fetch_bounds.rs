@@ -1,0 +1,86 @@
+//! Fetch: what a client may ask for without costing others more than what it gets.
+
+use ringlog_server::wire::versions;
+
+use super::fetch::bases;
+use super::util::*;
+use super::world::World;
+
+#[test]
+fn a_partition_named_twice_is_answered_once_as_it_was_named_last() {
+    let mut world = World::new(1, &[]);
+    let conn = world.connect(0);
+    for topic in ["t", "u"] {
+        create(&mut world, conn, topic, 20);
+        for _ in 0..3 {
+            produce(&mut world, conn, topic, 0, batch(&[b"x"]));
+        }
+    }
+    let others: Vec<(i32, i64)> = (2..20).map(|index| (index, 0)).collect();
+    for others in [&others[..0], &others] {
+        let mut request = fetch_request("t", &[(0, 0), (1, 0), (0, 1)], 0);
+        let mut more = [
+            fetch_request("u", &[(0, 1)], 0),
+            fetch_request("t", &[(0, 2)], 0),
+        ];
+        request
+            .topics
+            .extend(more.iter_mut().map(|m| m.topics.remove(0)));
+        if !others.is_empty() {
+            let mut rest = fetch_request("u", others, 0);
+            request.topics.push(rest.topics.remove(0));
+        }
+        for epoch in [-1, 0] {
+            request.session_epoch = epoch;
+            let response = world.call(conn, 11, &request);
+            let topics = &response.responses;
+            let numbers = |at: usize| -> Vec<i32> {
+                let partitions = topics[at].partitions.iter();
+                partitions.map(|p| p.partition_index).collect()
+            };
+            let records =
+                |at: usize| bases(topics[at].partitions[0].records.as_ref().expect("some"));
+            assert_eq!((numbers(0), records(0)), (vec![0, 1], vec![2]));
+            assert_eq!((numbers(1)[0], records(1)), (0, vec![1, 2]));
+            assert_eq!(numbers(1).len(), 1 + others.len());
+            assert_eq!(topics.len(), 2);
+        }
+    }
+    let held = world.server(0).fetches().session_partitions;
+    assert_eq!(held, 3 + 21, "each once");
+}
+
+/// With an entry each they would be compared with one another when the request ends.
+#[test]
+fn the_same_partition_very_often_costs_no_more_than_the_request_is_long() {
+    let mut world = World::new(1, &[]);
+    let conn = world.connect(0);
+    create(&mut world, conn, "t", 1);
+    let mut request = fetch_request("t", &vec![(0, 0); 150_000], 1);
+    let started = std::time::Instant::now();
+    for _ in 0..2 {
+        let response = world.call(conn, 11, &request);
+        assert_eq!(response.responses[0].partitions.len(), 1);
+        request.topics[0].partitions.truncate(100_000);
+    }
+    assert!(started.elapsed().as_secs() < 30, "{:?}", started.elapsed());
+}
+
+#[test]
+fn more_topics_than_a_request_may_name_close_the_connection() {
+    let mut world = World::new(1, &[]);
+    let conn = world.connect(0);
+    // Replica id, max wait, min bytes, max bytes, isolation level, session; 2^20 topics less one, of 3 bytes each.
+    let mut body = vec![0; 25];
+    body.extend([0x80, 0x80, 0x40]);
+    for _ in 1..1 << 20 {
+        body.extend([1, 1, 0]);
+    }
+    body.extend([1, 1, 0]);
+    let frame = world.frame_of(versions::FETCH, 12, true, &body);
+    world.send_raw(conn, &frame);
+    assert!(world.is_closed(conn));
+    let conn = world.connect(0);
+    create(&mut world, conn, "t", 1);
+    assert_eq!(produce(&mut world, conn, "t", 0, batch(&[b"fine"])).0, 0);
+}
