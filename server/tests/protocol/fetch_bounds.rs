@@ -1,5 +1,6 @@
 //! Fetch: what a client may ask for without costing others more than what it gets.
 
+use kafka_wire::FetchRequest;
 use ringlog_server::wire::versions;
 
 use super::fetch::bases;
@@ -83,4 +84,86 @@ fn more_topics_than_a_request_may_name_close_the_connection() {
     let conn = world.connect(0);
     create(&mut world, conn, "t", 1);
     assert_eq!(produce(&mut world, conn, "t", 0, batch(&[b"fine"])).0, 0);
+}
+
+#[test]
+fn no_response_is_waited_for_that_is_as_large_as_it_may_be() {
+    let mut world = World::new(1, &[]);
+    let conn = world.connect(0);
+    create(&mut world, conn, "t", 2);
+    for _ in 0..2 {
+        produce(&mut world, conn, "t", 0, batch(&[&[9; 1000]]));
+    }
+    let one = batch(&[&[9; 1000]]).len() as i32;
+    // The second batch does not fit, or not all of it.
+    for max_bytes in [one, one + one / 2] {
+        let mut request = fetch_request("t", &[(0, 0), (1, 0)], 10_000);
+        request.min_bytes = i32::MAX;
+        request.max_bytes = max_bytes;
+        world.send(conn, 11, &request);
+        let response = world.take::<FetchRequest>(conn, 11).expect("at once");
+        assert_eq!(
+            bases(fetched(&response).records.as_ref().expect("one")),
+            [0]
+        );
+    }
+    let mut request = fetch_request("t", &[(0, 0)], 10_000);
+    request.min_bytes = one + one / 2;
+    request.topics[0].partitions[0].partition_max_bytes = request.min_bytes;
+    world.send(conn, 11, &request);
+    let response = world.take::<FetchRequest>(conn, 11).expect("at once");
+    assert_eq!(
+        bases(fetched(&response).records.as_ref().expect("one")),
+        [0]
+    );
+}
+
+/// As in Kafka: what all partitions together may give does not limit the wait.
+#[test]
+fn a_partition_that_gives_all_it_may_is_not_looked_at_for_each_batch_that_follows() {
+    let mut world = World::new(1, &[]);
+    let (reader, writer) = (world.connect(0), world.connect(0));
+    create(&mut world, reader, "t", 2);
+    let one = batch(&[&[9; 1000]]).len() as i32;
+    for _ in 0..2 {
+        produce(&mut world, writer, "t", 0, batch(&[&[9; 1000]]));
+    }
+    let mut request = fetch_request("t", &[(0, 0), (1, 0)], 10_000);
+    request.min_bytes = 2 * one;
+    for partition in &mut request.topics[0].partitions {
+        partition.partition_max_bytes = one;
+    }
+    world.send(reader, 11, &request);
+    assert!(world.take_raw(reader, 1, 11).is_none());
+    assert_eq!(world.server(0).fetches().watched_partitions, 1);
+    produce(&mut world, writer, "t", 0, batch(&[&[9; 1000]]));
+    assert!(world.take_raw(reader, 1, 11).is_none());
+    produce(&mut world, writer, "t", 1, batch(&[&[9; 1000]]));
+    let response = world.take::<FetchRequest>(reader, 11).expect("enough");
+    for partition in &response.responses[0].partitions {
+        assert_eq!(bases(partition.records.as_ref().expect("one")), [0]);
+    }
+    assert_eq!(world.server(0).fetches().watched_partitions, 0);
+}
+
+/// A read from the disk brings a piece of what there is, whatever was asked for.
+#[test]
+fn more_than_a_read_from_the_disk_brings_is_not_waited_for() {
+    let mut world = World::new(1, &[("log.retention.ms", "-1")]);
+    let conn = world.connect(0);
+    create(&mut world, conn, "t", 1);
+    let large = batch(&[&vec![3; 99 << 10]]);
+    for at in 0..750 {
+        let produced = produce(&mut world, conn, "t", 0, large.clone());
+        assert_eq!(produced, (0, at));
+    }
+    let mut request = fetch_request("t", &[(0, 0)], 60_000);
+    request.min_bytes = 3 << 20;
+    request.topics[0].partitions[0].partition_max_bytes = 4 << 20;
+    world.send(conn, 11, &request);
+    world.pass_ms(1000);
+    assert!(world.core(0).stats().read_file_bytes > 0, "from the disk");
+    let response = world.take::<FetchRequest>(conn, 11).expect("no wait");
+    let records = fetched(&response).records.as_ref().expect("records");
+    assert!(!bases(records).is_empty() && records.len() < 3 << 20);
 }

@@ -12,7 +12,7 @@ use std::collections::BinaryHeap;
 use std::sync::Arc;
 
 use hashbrown::HashMap;
-use ringlog_engine::core::{Core, FetchData, FetchError, FetchSpec, LogOffsets, ReadId, Reply};
+use ringlog_engine::core::{Core, FetchData, FetchError, FetchSpec, ReadId, Reply};
 use ringlog_engine::id::Part;
 use ringlog_engine::shard::Cx;
 
@@ -228,12 +228,14 @@ pub(crate) fn handle(
     };
     let wait_ms = body.max_wait_ms.max(0) as u64;
     let limit = server.env.config.fetch_bytes_max;
+    let max_bytes = (body.max_bytes.max(0) as usize).min(limit);
     let mut pending = Pending {
         token: request.token,
         scope,
         read_committed: body.isolation_level == 1,
-        min_bytes: body.min_bytes.max(0) as usize,
-        max_bytes: (body.max_bytes.max(0) as usize).min(limit),
+        // No response has more than the most. (`KafkaApis.handleFetchRequest`)
+        min_bytes: (body.min_bytes.max(0) as usize).min(max_bytes),
+        max_bytes,
         deadline_ns: cx.now.after_ms(wait_ms),
         partitions: Vec::new(),
         fresh: Vec::new(),
@@ -258,6 +260,7 @@ pub(crate) fn handle(
                     leader_epoch: epoch,
                     part: part.ok(),
                     state: part.map_or_else(Progress::Failed, |_| Progress::Fresh),
+                    cut: false,
                     watched: false,
                     slot: 0,
                 });
@@ -350,7 +353,7 @@ fn advance(server: &mut Server, cx: &mut Cx<'_>, id: u64, mut pending: Pending) 
         Allowance::Small => pending.min_bytes.min(SMALL_BYTES),
         _ => pending.min_bytes,
     };
-    let enough = (pending.bytes >= wanted && !crowded)
+    let enough = (pending.has(wanted) && !crowded)
         || cx.now.mono_ns >= pending.deadline_ns
         || pending.failures > 0
         || asks_nothing;
@@ -371,10 +374,14 @@ fn advance(server: &mut Server, cx: &mut Cx<'_>, id: u64, mut pending: Pending) 
     let ended = std::mem::take(&mut pending.ended);
     let held = pending.found.clone();
     for at in ended.into_iter().chain(held) {
-        if matches!(
-            pending.partitions[at].state,
-            Progress::AtEnd | Progress::Held(_)
-        ) {
+        let partition = &pending.partitions[at];
+        let grows = match partition.state {
+            Progress::AtEnd => true,
+            // Where nothing could be taken, what comes may change that.
+            Progress::Held(bytes) => bytes == 0 || !partition.cut,
+            _ => false,
+        };
+        if grows {
             server.fetch.watch(cx.core, &mut pending, id, at);
         }
     }
@@ -493,6 +500,7 @@ fn next_of_session(server: &mut Server, core: &Core, pending: &mut Pending) -> O
         leader_epoch: epoch,
         part: part.ok(),
         state: part.map_or_else(Progress::Failed, |_| Progress::Fresh),
+        cut: false,
         watched: false,
         slot: place,
     });
@@ -533,6 +541,7 @@ fn read_partition(
     };
     match &state {
         Progress::Data(data) => {
+            partition.cut = data.end < readable_end(cx.core, part, spec.committed);
             pending.bytes += data.bytes;
             pending.found.push(at);
         }
@@ -556,15 +565,21 @@ fn read_partition(
 
 /// Nothing came back: because nothing is there yet, or because the first batch is larger than what was left.
 fn at_end(core: &Core, part: Part, spec: FetchSpec) -> Progress {
-    let end = |offsets: LogOffsets| match spec.committed {
+    if core.offsets(part).is_none() {
+        Progress::Failed(error::UNKNOWN_TOPIC_OR_PARTITION)
+    } else if spec.offset < readable_end(core, part, spec.committed) {
+        Progress::Data(FetchData::default())
+    } else {
+        Progress::AtEnd
+    }
+}
+
+/// Nothing at or behind this offset is served; 0 if the partition is gone.
+fn readable_end(core: &Core, part: Part, committed: bool) -> i64 {
+    core.offsets(part).map_or(0, |offsets| match committed {
         true => offsets.last_stable,
         false => offsets.high_watermark,
-    };
-    match core.offsets(part) {
-        Some(offsets) if spec.offset < end(offsets) => Progress::Data(FetchData::default()),
-        Some(_) => Progress::AtEnd,
-        None => Progress::Failed(error::UNKNOWN_TOPIC_OR_PARTITION),
-    }
+    })
 }
 
 /// A read from the disk is done.
@@ -593,6 +608,9 @@ pub(crate) fn fetched(
     }
     partition.state = match result {
         Ok(data) => {
+            let committed = pending.read_committed;
+            let end = |part| readable_end(cx.core, part, committed);
+            partition.cut = data.end < partition.part.map_or(0, end);
             pending.bytes += data.bytes;
             pending.found.push(at);
             Progress::Data(data)

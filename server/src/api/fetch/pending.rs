@@ -60,6 +60,8 @@ pub(super) struct PartitionFetch {
     pub(super) leader_epoch: i32,
     pub(super) part: Option<Part>,
     pub(super) state: Progress,
+    /// What was found ends before what there is: more to come does not add to it.
+    pub(super) cut: bool,
     /// A full request watches it. Watches of sessions are noted there.
     pub(super) watched: bool,
     /// Its place in the session.
@@ -93,6 +95,28 @@ impl Pending {
             partition.state = Progress::Fresh;
             self.fresh.push(at);
         }
+    }
+
+    /// Whether so many bytes are there. A partition that has more than was taken of it counts with all that it may
+    /// give, for Kafka fills that with a part of the next batch: what is missing from it would never come.
+    /// (`DelayedFetch.tryComplete`)
+    pub(super) fn has(&self, wanted: usize) -> bool {
+        if self.bytes == 0 || self.bytes >= wanted {
+            return self.bytes >= wanted;
+        }
+        let counted = |&at: &usize| {
+            let partition = &self.partitions[at];
+            let bytes = match &partition.state {
+                Progress::Data(data) => data.bytes,
+                _ => 0,
+            };
+            match partition.cut {
+                true => bytes.max(partition.max_bytes.min(self.max_bytes)),
+                false => bytes,
+            }
+        };
+        let found = self.found.iter().map(counted);
+        found.fold(0, usize::saturating_add) >= wanted
     }
 
     /// The places to look at now, in order; what was found and let go again among them.
