@@ -167,3 +167,32 @@ fn more_than_a_read_from_the_disk_brings_is_not_waited_for() {
     let records = fetched(&response).records.as_ref().expect("records");
     assert!(!bases(records).is_empty() && records.len() < 3 << 20);
 }
+
+#[test]
+fn requests_that_are_over_leave_no_deadlines_behind() {
+    let mut world = World::new(1, &[]);
+    let reader = world.connect(0);
+    create(&mut world, reader, "t", 1);
+    world.send(reader, 11, &fetch_request("t", &[(0, 0)], 500));
+    let patient = fetch_request("t", &[(0, 0)], i32::MAX);
+    let waiting: Vec<_> = (0..10).map(|_| world.connect(0)).collect();
+    for &conn in &waiting {
+        world.send(conn, 11, &patient);
+    }
+    for _ in 0..3000 {
+        let conn = world.connect(0);
+        world.send(conn, 11, &patient);
+        world.disconnect(conn);
+    }
+    let gauges = world.server(0).fetches();
+    assert_eq!(gauges.waiting, 11);
+    assert!(gauges.deadlines < 1100, "{}", gauges.deadlines);
+    // Those that wait still have theirs.
+    world.pass_ms(501);
+    assert!(world.take::<FetchRequest>(reader, 11).is_some());
+    assert_eq!(world.server(0).fetches().waiting, 10);
+    produce(&mut world, reader, "t", 0, batch(&[b"x"]));
+    for conn in waiting {
+        assert!(world.take::<FetchRequest>(conn, 11).is_some());
+    }
+}

@@ -1,14 +1,13 @@
 //! Fetch: batches from many partitions, from memory at once, from the disk when the reads are done, or, when there
 //! is nothing yet, once enough has arrived or the client's patience ends.
 
+mod deadlines;
 mod duplicates;
 mod pending;
 mod respond;
 mod session;
 mod watch;
 
-use std::cmp::Reverse;
-use std::collections::BinaryHeap;
 use std::sync::Arc;
 
 use hashbrown::HashMap;
@@ -21,6 +20,7 @@ use crate::app::{Env, Server};
 use crate::wire::fetch::{FetchRequest, FetchTopic};
 use crate::wire::{Malformed, error};
 
+use deadlines::Deadlines;
 use pending::{PartitionFetch, Pending, Progress, Scope, TopicFetch, release};
 use session::{Sessions, SlotState, Watched};
 use watch::{Watcher, Watchers};
@@ -39,7 +39,7 @@ pub(crate) struct State {
     sessions: Sessions,
     /// Partitions of requests that wait for the disk.
     reads: HashMap<ReadId, (u64, usize)>,
-    deadlines: BinaryHeap<Reverse<(u64, u64)>>,
+    deadlines: Deadlines,
     /// Requests to look at in this turn.
     news: Vec<u64>,
     /// Requests that found too many reads in flight.
@@ -67,6 +67,8 @@ const SMALL_BYTES: usize = 64 << 10;
 pub struct Gauges {
     /// Requests that wait.
     pub waiting: usize,
+    /// Deadlines that are kept, those of requests that are over among them.
+    pub deadlines: usize,
     /// Sessions.
     pub sessions: usize,
     /// Partitions of all sessions.
@@ -84,7 +86,7 @@ impl State {
             watchers: Watchers::default(),
             sessions: Sessions::new(env.config.fetch_sessions_max, seed),
             reads: HashMap::new(),
-            deadlines: BinaryHeap::new(),
+            deadlines: Deadlines::default(),
             news: Vec::new(),
             crowded_out: Vec::new(),
             held_back: Vec::new(),
@@ -95,6 +97,7 @@ impl State {
     pub(crate) fn gauges(&self) -> Gauges {
         Gauges {
             waiting: self.pending.len(),
+            deadlines: self.deadlines.len(),
             sessions: self.sessions.len(),
             session_partitions: self.sessions.partitions(),
             watched_partitions: self.watchers.len(),
@@ -156,7 +159,7 @@ impl State {
 
     /// When the next request's patience ends.
     pub(crate) fn deadline_ns(&self) -> Option<u64> {
-        self.deadlines.peek().map(|Reverse((ns, _))| *ns)
+        self.deadlines.next_ns()
     }
 
     /// Has the core tell when a request's partition moves.
@@ -430,10 +433,14 @@ fn wait(server: &mut Server, id: u64, pending: Pending) {
         && !conn.fetches.contains(&id)
     {
         conn.fetches.push(id);
-        let deadline = Reverse((pending.deadline_ns, id));
-        server.fetch.deadlines.push(deadline);
+        server.fetch.deadlines.add(pending.deadline_ns, id);
     }
-    server.fetch.pending.insert(id, pending);
+    let state = &mut server.fetch;
+    state.pending.insert(id, pending);
+    let waiting = &state.pending;
+    state
+        .deadlines
+        .tidy(waiting.len(), |id| waiting.contains_key(&id));
 }
 
 /// Asks the core for what may be there; returns whether it had to turn a read away.
@@ -629,10 +636,7 @@ pub(crate) fn fetched(
 
 /// Once a turn: looks at requests with news and at those whose patience has ended.
 pub(crate) fn turn(server: &mut Server, cx: &mut Cx<'_>) {
-    while let Some(&Reverse((ns, id))) = server.fetch.deadlines.peek()
-        && ns <= cx.now.mono_ns
-    {
-        server.fetch.deadlines.pop();
+    while let Some(id) = server.fetch.deadlines.take_due(cx.now.mono_ns) {
         server.fetch.notify(id);
     }
     for id in std::mem::take(&mut server.fetch.news) {
