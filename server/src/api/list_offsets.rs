@@ -1,7 +1,7 @@
 //! ListOffsets: earliest, latest, newest by timestamp, first by timestamp. Look-ups may need the disk; the
 //! response waits for all of them.
 
-use hashbrown::HashMap;
+use hashbrown::{HashMap, HashSet};
 use kafka_wire::list_offsets_request::ListOffsetsPartition;
 use kafka_wire::list_offsets_response::{ListOffsetsPartitionResponse, ListOffsetsTopicResponse};
 use kafka_wire::{ListOffsetsRequest, ListOffsetsResponse};
@@ -58,16 +58,22 @@ pub(crate) fn handle(
     };
     let number = server.list_offsets.next;
     let committed = body.isolation_level == READ_COMMITTED;
+    let repeated = repeated(&body);
     for (t, topic) in body.topics.iter().enumerate() {
         let mut partitions = Vec::with_capacity(topic.partitions.len());
         for (p, wanted) in topic.partitions.iter().enumerate() {
+            let index = wanted.partition_index;
+            if repeated.contains(&(&*topic.name, index)) {
+                partitions.push(failed(index, error::INVALID_REQUEST));
+                continue;
+            }
             match look_up(server, cx, &topic.name, wanted, (version, committed)) {
                 Found::Now(answer) => partitions.push(answer),
                 Found::Later(read, end) => {
                     let place = (number, t, p, end);
                     server.list_offsets.reads.insert(read, place);
                     pending.missing += 1;
-                    partitions.push(failed(wanted.partition_index, error::NONE));
+                    partitions.push(failed(index, error::NONE));
                 }
             }
         }
@@ -83,6 +89,18 @@ pub(crate) fn handle(
         server.list_offsets.pending.insert(number, pending);
     }
     Ok(())
+}
+
+/// Partitions that a request names more than once: a look-up may read and decompress, so none is done twice. Kafka
+/// refuses them as well. (`ListOffsetsRequest.duplicatePartitions`)
+fn repeated(request: &ListOffsetsRequest) -> HashSet<(&str, i32)> {
+    let mut named = HashSet::new();
+    let partitions = request.topics.iter().flat_map(|topic| {
+        let name = &*topic.name;
+        let partitions = topic.partitions.iter();
+        partitions.map(move |wanted| (name, wanted.partition_index))
+    });
+    partitions.filter(|wanted| !named.insert(*wanted)).collect()
 }
 
 fn look_up(

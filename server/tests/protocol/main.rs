@@ -8,6 +8,7 @@ mod consumer_groups;
 mod delete_records;
 mod fetch;
 mod fetch_bounds;
+mod list_offsets;
 mod produce;
 mod sessions;
 mod topics;
