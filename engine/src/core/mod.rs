@@ -66,8 +66,8 @@ pub struct CoreConfig {
     pub max_batch_bytes: usize,
     /// Whose records are read before a batch is accepted.
     pub inspect: Inspect,
-    /// Bytes that the records of a batch may have once decompressed, where they are: for [`Inspect::All`], or to be
-    /// compressed anew.
+    /// Bytes that the records of a batch may have once decompressed, where they are: for [`Inspect::All`], to be
+    /// compressed anew, or to find a timestamp among them.
     pub decompressed_bytes_max: usize,
     /// Whether what is read from segments enters the page cache.
     pub cold_reads: ColdReads,

@@ -430,7 +430,7 @@ pub const BROKER_CONFIGS: &[BrokerConfig] = &[
         Int,
         1024,
         "Bytes that a batch's records may have once decompressed, where ringlog.inspect.records is all or a topic's compression.type another \
-         than the producer's.",
+         than the producer's. ListOffsets answers by its header a batch that has more.",
     ),
     word(
         "ringlog.inspect.records",

@@ -215,6 +215,7 @@ impl Core {
     fn time_in_memory(&self, part: Part, timestamp_ms: i64) -> Option<TimedOffset> {
         let partition = self.parts.get(part.0 as usize)?.as_ref()?;
         let skip = partition.tail_unstored();
+        let mut room = self.config.decompressed_bytes_max;
         for entry in partition.tail.range(skip..) {
             if entry.base_offset >= partition.high_watermark {
                 return None;
@@ -222,7 +223,8 @@ impl Core {
             let batch = self.journal.slice(entry.place, entry.len())?;
             let header = BatchHeader::read(&batch)?;
             if header.max_timestamp.get() >= timestamp_ms {
-                let found = find_record(&batch, partition.log_start, |ts| ts >= timestamp_ms);
+                let log_start = partition.log_start;
+                let found = find_record(&batch, log_start, &mut room, |ts| ts >= timestamp_ms);
                 if found.is_some() {
                     return found;
                 }
@@ -254,8 +256,9 @@ impl Core {
             let entry = partition.tail[at];
             let log_start = partition.log_start;
             let batch = self.journal.slice(entry.place, entry.len());
+            let room = self.config.decompressed_bytes_max;
             return Ok(Reply::Ready(
-                batch.and_then(|batch| youngest(&batch, log_start)),
+                batch.and_then(|batch| youngest(&batch, log_start, room)),
             ));
         }
         let at = partition.stored.segment_at(offset);

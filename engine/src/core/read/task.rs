@@ -386,6 +386,7 @@ impl Core {
         };
         let last = from + buf.len() as u64 >= segment.bytes;
         let log_start = partition.log_start;
+        let mut room = self.config.decompressed_bytes_max;
         let verdict = match task.goal {
             Goal::Fetch(spec) => look(bytes, |header| header.last_offset() >= spec.offset),
             Goal::Newest(offset) => look(bytes, |header| header.last_offset() >= offset),
@@ -421,7 +422,7 @@ impl Core {
                 }
                 Goal::Time(ms) => {
                     let batch = &bytes[at..at + len];
-                    match find_record(batch, log_start, |ts| ts >= ms) {
+                    match find_record(batch, log_start, &mut room, |ts| ts >= ms) {
                         Some(record) => self.end_timed(id, Some(record)),
                         None => {
                             task.position += (at + len) as u64;
@@ -430,7 +431,7 @@ impl Core {
                     }
                 }
                 Goal::Newest(_) => {
-                    let record = youngest(&bytes[at..at + len], log_start);
+                    let record = youngest(&bytes[at..at + len], log_start, room);
                     self.end_timed(id, record);
                 }
             },
