@@ -1,5 +1,6 @@
 //! DescribeConfigs for topics and brokers: every setting with its value and where that comes from.
 
+use hashbrown::{HashMap, HashSet};
 use kafka_wire::describe_configs_request::DescribeConfigsResource;
 use kafka_wire::describe_configs_response::{
     DescribeConfigsResourceResult, DescribeConfigsResult, DescribeConfigsSynonym,
@@ -47,38 +48,69 @@ struct Setting<'a> {
 
 pub(crate) fn handle(server: &mut Server, request: &Request<'_>) -> Result<(), Malformed> {
     let body: DescribeConfigsRequest = request.decode()?;
-    let one = |resource: &DescribeConfigsResource| describe(server, &body, resource);
+    let resources = each_once(&body.resources);
+    let results = resources
+        .iter()
+        .map(|wanted| describe(server, &body, wanted));
     let response = message!(DescribeConfigsResponse {
-        results: body.resources.iter().map(one).collect(),
+        results: results.collect(),
     });
     server.conns.reply(request.token, &response);
     Ok(())
 }
 
+/// A resource, and the settings that are asked for.
+struct Wanted<'a> {
+    kind: i8,
+    name: &'a str,
+    /// `None` for all.
+    keys: Option<HashSet<&'a str>>,
+}
+
+/// Each resource once, with what all its mentions ask for: its settings take a thousand times the room of its name.
+fn each_once(resources: &[DescribeConfigsResource]) -> Vec<Wanted<'_>> {
+    let mut places = HashMap::new();
+    let mut all: Vec<Wanted<'_>> = Vec::new();
+    for resource in resources {
+        let (kind, name) = (resource.resource_type, &*resource.resource_name);
+        let place = *places.entry((kind, name)).or_insert_with(|| {
+            let keys = Some(HashSet::new());
+            all.push(Wanted { kind, name, keys });
+            all.len() - 1
+        });
+        let keys = &mut all[place].keys;
+        match (&resource.configuration_keys, &mut *keys) {
+            // An empty list has meant "all" in every broker.
+            (Some(more), Some(known)) if !more.is_empty() => {
+                known.extend(more.iter().map(|k| &**k))
+            }
+            _ => *keys = None,
+        }
+    }
+    all
+}
+
 fn describe(
     server: &Server,
     request: &DescribeConfigsRequest,
-    resource: &DescribeConfigsResource,
+    wanted: &Wanted<'_>,
 ) -> DescribeConfigsResult {
-    let settings = match resource.resource_type {
-        TOPIC => topic(server, &resource.resource_name),
-        BROKER => broker(server, &resource.resource_name),
+    let settings = match wanted.kind {
+        TOPIC => topic(server, wanted.name),
+        BROKER => broker(server, wanted.name),
         _ => Err((
             error::INVALID_REQUEST,
             "only topics and brokers have settings",
         )),
     };
     let mut result = message!(DescribeConfigsResult {
-        resource_type: resource.resource_type,
-        resource_name: text(&resource.resource_name),
+        resource_type: wanted.kind,
+        resource_name: text(wanted.name),
     });
     match settings {
         Ok(settings) => {
-            // An empty list has meant "all" in every broker.
-            let asked = |s: &Setting<'_>| match &resource.configuration_keys {
-                Some(keys) if !keys.is_empty() => keys.iter().any(|k| **k == *s.name),
-                _ => true,
-            };
+            let keys = wanted.keys.as_ref();
+            let asked = |s: &Setting<'_>| keys.is_none_or(|keys| keys.contains(s.name));
             let settings = settings.into_iter().filter(asked);
             result.configs = settings.map(|s| entry(request, s)).collect();
         }
@@ -142,7 +174,9 @@ fn topic<'a>(server: &Server, name: &str) -> Result<Vec<Setting<'a>>, (i16, &'st
 }
 
 fn broker<'a>(server: &Server, name: &str) -> Result<Vec<Setting<'a>>, (i16, &'static str)> {
-    let node = name.parse::<u32>().ok().filter(|n| *n < server.env.shards);
+    // One spelling each, so that a broker is one resource.
+    let is_ours = |node: &u32| *node < server.env.shards && node.to_string() == name;
+    let node = name.parse::<u32>().ok().filter(is_ours);
     if node.is_none() && !name.is_empty() {
         return Err((error::INVALID_REQUEST, "there is no such broker"));
     }

@@ -10,6 +10,7 @@ mod fetch;
 mod fetch_bounds;
 mod list_offsets;
 mod produce;
+mod repeated;
 mod sessions;
 mod topics;
 mod transactions;

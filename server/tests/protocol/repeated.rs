@@ -1,0 +1,43 @@
+//! What occurs more than once or in great numbers in a request: described once, or refused; the size of an answer
+//! follows from what there is.
+
+use kafka_wire::DescribeConfigsRequest;
+use kafka_wire::describe_configs_request::DescribeConfigsResource;
+use ringlog_server::message;
+use ringlog_server::wire::error;
+
+use super::util::*;
+use super::world::World;
+
+#[test]
+fn a_resource_is_described_once_with_all_that_is_asked_of_it() {
+    let mut world = World::new(1, &[]);
+    let conn = world.connect(0);
+    create(&mut world, conn, "t", 1);
+    let resource = |kind, name: &str, keys: &[&str]| {
+        let keys: Vec<_> = keys.iter().map(|&key| key.into()).collect();
+        message!(DescribeConfigsResource {
+            resource_type: kind,
+            resource_name: name.into(),
+            configuration_keys: (!keys.is_empty()).then_some(keys),
+        })
+    };
+    let mut resources = vec![resource(4, "0", &[]); 50];
+    resources.push(resource(4, "0", &["num.partitions"]));
+    resources.push(resource(2, "t", &["retention.ms", "segment.ms"]));
+    resources.push(resource(2, "t", &["segment.ms", "segment.bytes"]));
+    resources.push(resource(4, "00", &[]));
+    resources.push(resource(4, "+0", &[]));
+    let request = message!(DescribeConfigsRequest {
+        resources: resources
+    });
+    let results = world.call(conn, 4, &request).results;
+    let names: Vec<_> = results.iter().map(|r| &*r.resource_name).collect();
+    assert_eq!(names, ["0", "t", "00", "+0"]);
+    assert!(results[0].configs.len() > 50);
+    let of_topic: Vec<_> = results[1].configs.iter().map(|c| &*c.name).collect();
+    assert_eq!(of_topic, ["retention.ms", "segment.bytes", "segment.ms"]);
+    for spelling in &results[2..] {
+        assert_eq!(spelling.error_code, error::INVALID_REQUEST);
+    }
+}
