@@ -1,5 +1,6 @@
 //! DescribeProducers: what partitions know of their idempotent and transactional producers.
 
+use hashbrown::HashSet;
 use kafka_wire::describe_producers_response::{PartitionResponse, ProducerState, TopicResponse};
 use kafka_wire::{DescribeProducersRequest, DescribeProducersResponse};
 use ringlog_engine::shard::Cx;
@@ -15,18 +16,19 @@ pub(crate) fn handle(
     request: &Request<'_>,
 ) -> Result<(), Malformed> {
     let body: DescribeProducersRequest = request.decode()?;
-    let topics = body.topics.iter().map(|topic| {
-        let partitions = topic.partition_indexes.iter();
-        message!(TopicResponse {
+    // A partition's producers take thousands of times the room of its number, so it is described once.
+    let mut seen = HashSet::new();
+    let mut response = message!(DescribeProducersResponse {});
+    for topic in &body.topics {
+        let indexes = topic.partition_indexes.iter().copied();
+        let partitions = indexes.filter(|&index| seen.insert((&*topic.name, index)));
+        response.topics.push(message!(TopicResponse {
             name: topic.name.clone(),
             partitions: partitions
-                .map(|&index| describe(server, cx, &topic.name, index))
+                .map(|index| describe(server, cx, &topic.name, index))
                 .collect(),
-        })
-    });
-    let response = message!(DescribeProducersResponse {
-        topics: topics.collect(),
-    });
+        }));
+    }
     server.conns.reply(request.token, &response);
     Ok(())
 }

@@ -1,8 +1,9 @@
 //! What occurs more than once or in great numbers in a request: described once, or refused; the size of an answer
 //! follows from what there is.
 
-use kafka_wire::DescribeConfigsRequest;
 use kafka_wire::describe_configs_request::DescribeConfigsResource;
+use kafka_wire::describe_producers_request::TopicRequest;
+use kafka_wire::{DescribeConfigsRequest, DescribeProducersRequest};
 use ringlog_server::message;
 use ringlog_server::wire::error;
 
@@ -40,4 +41,27 @@ fn a_resource_is_described_once_with_all_that_is_asked_of_it() {
     for spelling in &results[2..] {
         assert_eq!(spelling.error_code, error::INVALID_REQUEST);
     }
+}
+
+#[test]
+fn a_partitions_producers_are_described_once() {
+    let mut world = World::new(1, &[]);
+    let conn = world.connect(0);
+    create(&mut world, conn, "t", 2);
+    let topic = |indexes: &[i32]| {
+        message!(TopicRequest {
+            name: "t".into(),
+            partition_indexes: indexes.to_vec(),
+        })
+    };
+    let request = message!(DescribeProducersRequest {
+        topics: vec![topic(&[0, 0, 0]), topic(&[1, 0, 1]), topic(&[0])],
+    });
+    let response = world.call(conn, 0, &request);
+    let indexes = response.topics.iter().map(|topic| {
+        let partitions = topic.partitions.iter();
+        partitions.map(|p| p.partition_index).collect::<Vec<_>>()
+    });
+    let indexes: Vec<_> = indexes.collect();
+    assert_eq!(indexes, [vec![0], vec![1], vec![]]);
 }
