@@ -23,6 +23,9 @@ pub enum Write {
     Remove(TopicId),
 }
 
+/// Partitions that one request may create (`ReplicationControlManager.MAX_PARTITIONS_PER_BATCH` of Apache Kafka 4).
+const PARTITIONS_A_REQUEST_MAX: usize = 10_000;
+
 /// What an action comes to.
 #[derive(Debug)]
 pub struct Plan {
@@ -121,23 +124,33 @@ impl Catalog {
     }
 
     fn create_topics(&mut self, draft: &mut Draft, topics: &[NewTopic]) -> Vec<Item> {
-        let mut names = HashSet::new();
-        let mut twice = HashSet::new();
-        for topic in topics {
-            if !names.insert(&topic.name) {
-                twice.insert(&topic.name);
-            }
+        let twice = repeated(topics.iter().map(|topic| &*topic.name));
+        let once = |topic: &&NewTopic| !twice.contains(&*topic.name);
+        let partitions = topics
+            .iter()
+            .filter(once)
+            .map(|topic| self.asked_for(topic));
+        if partitions.sum::<usize>() > PARTITIONS_A_REQUEST_MAX {
+            let why = format!("a request may create {PARTITIONS_A_REQUEST_MAX} partitions");
+            let refused = |_| Err(Refusal::new(error::POLICY_VIOLATION, why.as_str()));
+            return topics.iter().map(refused).collect();
         }
         let create = |topic: &NewTopic| {
-            if twice.contains(&topic.name) {
-                return Err(Refusal::new(
-                    error::INVALID_REQUEST,
-                    "the topic occurs more than once in the request",
-                ));
+            if twice.contains(&*topic.name) {
+                return Err(named_twice());
             }
             self.create(draft, topic)
         };
         topics.iter().map(create).collect()
+    }
+
+    /// Partitions that a topic would have, as Kafka counts them before it looks any closer.
+    fn asked_for(&self, new: &NewTopic) -> usize {
+        match new.partitions {
+            _ if !new.assignments.is_empty() => new.assignments.len(),
+            -1 => self.config.num_partitions.max(0) as usize,
+            n => n.max(0) as usize,
+        }
     }
 
     fn create(&mut self, draft: &mut Draft, new: &NewTopic) -> Item {
@@ -395,6 +408,19 @@ impl Catalog {
         });
         Ok(topic)
     }
+}
+
+/// Those of `names` that occur more than once.
+fn repeated<'a>(names: impl Iterator<Item = &'a str>) -> HashSet<&'a str> {
+    let mut seen = HashSet::new();
+    names.filter(|name| !seen.insert(*name)).collect()
+}
+
+fn named_twice() -> Refusal {
+    Refusal::new(
+        error::INVALID_REQUEST,
+        "the topic occurs more than once in the request",
+    )
 }
 
 fn assignment(why: &str) -> Refusal {

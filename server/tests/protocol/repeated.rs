@@ -1,14 +1,15 @@
 //! What occurs more than once or in great numbers in a request: described once, or refused; the size of an answer
 //! follows from what there is.
 
+use kafka_wire::create_topics_request::CreatableTopic;
 use kafka_wire::describe_configs_request::DescribeConfigsResource;
 use kafka_wire::describe_producers_request::TopicRequest;
-use kafka_wire::{DescribeConfigsRequest, DescribeProducersRequest};
+use kafka_wire::{CreateTopicsRequest, DescribeConfigsRequest, DescribeProducersRequest};
 use ringlog_server::message;
 use ringlog_server::wire::error;
 
 use super::util::*;
-use super::world::World;
+use super::world::{Conn, World};
 
 #[test]
 fn a_resource_is_described_once_with_all_that_is_asked_of_it() {
@@ -64,4 +65,43 @@ fn a_partitions_producers_are_described_once() {
     });
     let indexes: Vec<_> = indexes.collect();
     assert_eq!(indexes, [vec![0], vec![1], vec![]]);
+}
+
+fn create_many(world: &mut World, conn: Conn, topics: &[(&str, i32)]) -> Vec<(String, i16)> {
+    let topic = |&(name, partitions): &(&str, i32)| {
+        message!(CreatableTopic {
+            name: name.into(),
+            num_partitions: partitions,
+            replication_factor: 1,
+        })
+    };
+    let request = message!(CreateTopicsRequest {
+        topics: topics.iter().map(topic).collect(),
+        validate_only: true,
+    });
+    let response = world.call(conn, 5, &request);
+    let topics = response.topics.iter();
+    topics.map(|t| (t.name.to_string(), t.error_code)).collect()
+}
+
+#[test]
+fn a_request_creates_no_more_partitions_than_kafkas_controller_allows() {
+    let mut world = World::new(1, &[("num.partitions", "5001")]);
+    let conn = world.connect(0);
+    let (good, much) = (error::NONE, error::POLICY_VIOLATION);
+    let result = |name: &str, code| (name.to_owned(), code);
+    let mut ask = |topics: &[(&str, i32)]| create_many(&mut world, conn, topics);
+    assert_eq!(ask(&[("a", 10_000)]), [result("a", good)]);
+    assert_eq!(ask(&[("a", 10_001)]), [result("a", much)]);
+    let two = ask(&[("a", 5000), ("b", 5001)]);
+    assert_eq!(two, [result("a", much), result("b", much)]);
+    let default = ask(&[("a", -1), ("b", -1)]);
+    assert_eq!(default, [result("a", much), result("b", much)]);
+    // What is refused for its name alone does not count, as in Kafka.
+    let twice = ask(&[("a", 9000), ("a", 9000), ("b", 10_000)]);
+    let expected = [result("a", error::INVALID_REQUEST), result("b", good)];
+    assert_eq!(twice, expected);
+    let wrong = ask(&[("a", -2), ("b", 10_000)]);
+    let expected = [result("a", error::INVALID_PARTITIONS), result("b", good)];
+    assert_eq!(wrong, expected);
 }
