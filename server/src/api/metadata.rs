@@ -3,7 +3,8 @@
 
 use std::sync::Arc;
 
-use hashbrown::HashMap;
+use hashbrown::{HashMap, HashSet};
+use kafka_wire::metadata_request::MetadataRequestTopic;
 use kafka_wire::metadata_response::{
     MetadataResponseBroker, MetadataResponsePartition, MetadataResponseTopic,
 };
@@ -34,17 +35,20 @@ pub(crate) fn handle(
     _cx: &mut Cx<'_>,
     request: &Request<'_>,
 ) -> Result<(), Malformed> {
-    let body: MetadataRequest = request.decode()?;
+    let mut body: MetadataRequest = request.decode()?;
+    if let Some(topics) = &mut body.topics {
+        each_once(topics);
+    }
     let version = request.header.api_version;
     let may_create =
         server.env.config.auto_create_topics && (version < 4 || body.allow_auto_topic_creation);
+    // Each name is there once by now.
     let mut missing: Vec<String> = Vec::new();
     if may_create {
         for topic in body.topics.iter().flatten() {
             if let Some(name) = &topic.name
                 && name::invalid(name).is_none()
                 && server.catalog.topic(name).is_none()
-                && !missing.iter().any(|m| **m == **name)
             {
                 missing.push(name.to_string());
             }
@@ -72,6 +76,16 @@ pub(crate) fn handle(
     };
     server.ops.submit(action, ops::Waiting::Metadata(waiting));
     Ok(())
+}
+
+/// Names and ids are sets, as in Kafka: a topic with its partitions takes thousands of times the room of its name.
+fn each_once(topics: &mut Vec<MetadataRequestTopic>) {
+    let mut seen = HashSet::new();
+    topics.retain(|topic| {
+        // Where there is a name, nobody looks at the id.
+        let id = topic.name.is_none().then_some(topic.topic_id);
+        seen.insert((topic.name.clone(), id))
+    });
 }
 
 /// The topics are created, or refused.
@@ -107,7 +121,7 @@ fn answer(
         let all = catalog.topics();
         all.iter().map(|t| found(env, t)).collect()
     } else {
-        let one = |t: &kafka_wire::metadata_request::MetadataRequestTopic| {
+        let one = |t: &MetadataRequestTopic| {
             let known = match &t.name {
                 Some(name) => catalog.topic(name),
                 None => catalog.topic_by_id(topic_id(t.topic_id)),

@@ -1,15 +1,80 @@
 //! What occurs more than once or in great numbers in a request: described once, or refused; the size of an answer
 //! follows from what there is.
 
+use std::time::Instant;
+
 use kafka_wire::create_topics_request::CreatableTopic;
 use kafka_wire::describe_configs_request::DescribeConfigsResource;
 use kafka_wire::describe_producers_request::TopicRequest;
-use kafka_wire::{CreateTopicsRequest, DescribeConfigsRequest, DescribeProducersRequest};
+use kafka_wire::metadata_request::MetadataRequestTopic;
+use kafka_wire::{
+    CreateTopicsRequest, DescribeConfigsRequest, DescribeProducersRequest, MetadataRequest,
+};
+use kafka_wire_core::Uuid;
 use ringlog_server::message;
 use ringlog_server::wire::error;
 
 use super::util::*;
 use super::world::{Conn, World};
+
+#[test]
+fn a_topic_asked_for_many_times_is_told_once() {
+    let mut world = World::new(1, &[]);
+    let conn = world.connect(0);
+    create(&mut world, conn, "t", 3);
+    let id = world.call(conn, 12, &metadata_of("t")).topics[0].topic_id;
+    let by_name = |name: &str, topic_id| {
+        message!(MetadataRequestTopic {
+            name: Some(name.into()),
+            topic_id: topic_id,
+        })
+    };
+    let by_id = |topic_id| {
+        message!(MetadataRequestTopic {
+            name: None,
+            topic_id: topic_id,
+        })
+    };
+    let mut ask = |version: i16, topics: Vec<MetadataRequestTopic>| {
+        let request = message!(MetadataRequest {
+            topics: Some(topics),
+            allow_auto_topic_creation: false,
+        });
+        let response = world.call(conn, version, &request);
+        let topics = response.topics.into_iter();
+        let told = topics.map(|t| (t.name.unwrap_or_default().to_string(), t.partitions.len()));
+        told.collect::<Vec<_>>()
+    };
+    let told = |name: &str, partitions| (name.to_owned(), partitions);
+    let names = ["t", "u", "t", "t", "u"].map(|name| by_name(name, Uuid::default()));
+    assert_eq!(ask(9, names.to_vec()), [told("t", 3), told("u", 0)]);
+    assert_eq!(ask(12, vec![by_id(id); 100]), [told("t", 3)]);
+    // An id beside a name makes no difference.
+    let both = vec![by_name("t", id), by_name("t", Uuid::from_bytes([7; 16]))];
+    assert_eq!(ask(12, both), [told("t", 3)]);
+}
+
+#[test]
+fn many_unknown_topics_are_answered_in_one_pass() {
+    let mut world = World::new(1, &[]);
+    let conn = world.connect(0);
+    let topic = |n| {
+        message!(MetadataRequestTopic {
+            name: Some(format!("unknown-{n:06}").as_str().into()),
+        })
+    };
+    let count = 200_000;
+    let request = message!(MetadataRequest {
+        topics: Some((0..count).map(topic).collect()),
+    });
+    let begun = Instant::now();
+    let response = world.call(conn, 9, &request);
+    assert_eq!(response.topics.len(), count);
+    let code = error::POLICY_VIOLATION;
+    assert!(response.topics.iter().all(|t| t.error_code == code));
+    // Each name compared with each takes minutes.
+    assert!(begun.elapsed().as_secs() < 15, "{:?}", begun.elapsed());
+}
 
 #[test]
 fn a_resource_is_described_once_with_all_that_is_asked_of_it() {
