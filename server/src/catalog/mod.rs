@@ -6,6 +6,8 @@ mod copy;
 pub mod name;
 mod plan;
 pub mod store;
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -60,6 +62,8 @@ pub struct Snapshot {
     pub version: u64,
     by_name: HashMap<Arc<str>, Arc<Topic>>,
     by_id: HashMap<TopicId, Arc<Topic>>,
+    /// Names by what metrics make of them, where that may be another name's.
+    by_folded: HashMap<Arc<str>, Arc<str>>,
     partitions: usize,
 }
 
@@ -99,6 +103,12 @@ impl Snapshot {
         self.by_name.keys().map(|name| &**name)
     }
 
+    /// The topic whose name differs from `name` in '.' and '_' alone.
+    fn collision(&self, name: &str) -> Option<&Arc<str>> {
+        let other = self.by_folded.get(&*name::folded(name)?)?;
+        (**other != *name).then_some(other)
+    }
+
     /// Partitions of all topics.
     #[must_use]
     pub fn partitions(&self) -> usize {
@@ -123,6 +133,9 @@ impl Snapshot {
     fn put(&mut self, topic: Arc<Topic>) {
         self.partitions += topic.partitions as usize;
         self.by_id.insert(topic.id, topic.clone());
+        if let Some(folded) = name::folded(&topic.name) {
+            self.by_folded.insert(folded.into(), topic.name.clone());
+        }
         if let Some(old) = self.by_name.insert(topic.name.clone(), topic) {
             self.partitions -= old.partitions as usize;
         }
@@ -133,6 +146,9 @@ impl Snapshot {
             self.partitions -= topic.partitions as usize;
         }
         self.by_id.remove(&topic.id);
+        if let Some(folded) = name::folded(&topic.name) {
+            self.by_folded.remove(&*folded);
+        }
     }
 }
 

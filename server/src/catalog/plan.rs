@@ -167,7 +167,7 @@ impl Catalog {
                 format!("topic {:?} already exists", new.name),
             ));
         }
-        if let Some(other) = draft.collision(&new.name) {
+        if let Some(other) = draft.snapshot.collision(&new.name) {
             return Err(Refusal::new(
                 error::INVALID_TOPIC_EXCEPTION,
                 format!(
@@ -453,18 +453,6 @@ impl Draft {
                 format!("topic {name:?} does not exist"),
             )
         })
-    }
-
-    /// An existing topic whose name differs only in '.' and '_'.
-    fn collision(&self, name: &str) -> Option<Arc<str>> {
-        if !name.contains(['.', '_']) {
-            return None;
-        }
-        self.snapshot
-            .by_name
-            .keys()
-            .find(|other| super::name::collide(name, other))
-            .cloned()
     }
 
     fn put(&mut self, topic: Arc<Topic>) {
