@@ -1,5 +1,6 @@
 //! CreatePartitions.
 
+use hashbrown::HashSet;
 use kafka_wire::create_partitions_response::CreatePartitionsTopicResult;
 use kafka_wire::{CreatePartitionsRequest, CreatePartitionsResponse};
 
@@ -44,7 +45,10 @@ pub(crate) fn handle(server: &mut Server, request: &Request<'_>) -> Result<(), M
 }
 
 pub(crate) fn done(server: &mut Server, waiting: Waiting, outcome: Outcome) {
+    // A name that occurs more than once is refused once, as Kafka does.
+    let mut names = HashSet::new();
     let items = waiting.names.into_iter().zip(outcome.0);
+    let items = items.filter(|(name, _)| names.insert(name.clone()));
     let results = items.map(|(name, item)| match item {
         Ok(_) => message!(CreatePartitionsTopicResult { name: name }),
         Err(refusal) => message!(CreatePartitionsTopicResult {

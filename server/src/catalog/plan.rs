@@ -92,7 +92,13 @@ impl Catalog {
                 topics,
                 validate_only,
             } => {
-                let grow = |t| self.grow(&mut draft, t);
+                let twice = repeated(topics.iter().map(|topic| &*topic.name));
+                let grow = |topic: &NewPartitions| {
+                    if twice.contains(&*topic.name) {
+                        return Err(named_twice());
+                    }
+                    self.grow(&mut draft, topic)
+                };
                 (topics.iter().map(grow).collect(), *validate_only)
             }
             Action::AlterConfigs {

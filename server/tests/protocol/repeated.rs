@@ -3,12 +3,14 @@
 
 use std::time::Instant;
 
+use kafka_wire::create_partitions_request::CreatePartitionsTopic;
 use kafka_wire::create_topics_request::CreatableTopic;
 use kafka_wire::describe_configs_request::DescribeConfigsResource;
 use kafka_wire::describe_producers_request::TopicRequest;
 use kafka_wire::metadata_request::MetadataRequestTopic;
 use kafka_wire::{
-    CreateTopicsRequest, DescribeConfigsRequest, DescribeProducersRequest, MetadataRequest,
+    CreatePartitionsRequest, CreateTopicsRequest, DescribeConfigsRequest, DescribeProducersRequest,
+    MetadataRequest,
 };
 use kafka_wire_core::Uuid;
 use ringlog_server::message;
@@ -169,4 +171,27 @@ fn a_request_creates_no_more_partitions_than_kafkas_controller_allows() {
     let wrong = ask(&[("a", -2), ("b", 10_000)]);
     let expected = [result("a", error::INVALID_PARTITIONS), result("b", good)];
     assert_eq!(wrong, expected);
+}
+
+#[test]
+fn a_topic_to_be_grown_twice_does_not_grow() {
+    let mut world = World::new(1, &[]);
+    let conn = world.connect(0);
+    create(&mut world, conn, "a", 1);
+    create(&mut world, conn, "b", 1);
+    let topic = |name: &str, count| {
+        message!(CreatePartitionsTopic {
+            name: name.into(),
+            count: count,
+            assignments: None,
+        })
+    };
+    let request = message!(CreatePartitionsRequest {
+        topics: vec![topic("a", 2), topic("b", 2), topic("a", 3)],
+    });
+    let response = world.call(conn, 1, &request);
+    let results = response.results.iter();
+    let results: Vec<_> = results.map(|r| (&*r.name, r.error_code)).collect();
+    assert_eq!(results, [("a", error::INVALID_REQUEST), ("b", 0)]);
+    assert_eq!(leaders(&mut world, conn, "a").len(), 1);
 }
