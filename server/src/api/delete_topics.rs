@@ -1,15 +1,24 @@
 //! DeleteTopics, by name or, from version 6, by id.
 
+use std::sync::Arc;
+
+use hashbrown::{HashMap, HashSet};
 use kafka_wire::delete_topics_response::DeletableTopicResult;
 use kafka_wire::{DeleteTopicsRequest, DeleteTopicsResponse};
+use kafka_wire_core::Uuid;
+use ringlog_engine::id::TopicId;
 
 use super::{Request, text};
 use crate::app::Server;
+use crate::catalog::Topic;
 use crate::conn::Token;
 use crate::control::{Action, Outcome};
 use crate::message;
 use crate::ops;
 use crate::wire::{Malformed, StrBytes, error, topic_id, uuid};
+
+/// A topic as a request names it: by name or by id.
+type Wanted = (Option<StrBytes>, Uuid);
 
 /// A request on its way through the catalog.
 #[derive(Debug)]
@@ -24,38 +33,40 @@ pub struct Waiting {
 pub(crate) fn handle(server: &mut Server, request: &Request<'_>) -> Result<(), Malformed> {
     let body: DeleteTopicsRequest = request.decode()?;
     let version = request.header.api_version;
-    let wanted: Vec<(Option<StrBytes>, kafka_wire_core::Uuid)> = if version >= 6 {
+    let wanted: Vec<Wanted> = if version >= 6 {
         let topics = body.topics.into_iter();
         topics.map(|t| (t.name, t.topic_id)).collect()
     } else {
         let names = body.topic_names.into_iter();
         names.map(|n| (Some(n), Default::default())).collect()
     };
+    let found: Vec<_> = wanted.iter().map(|w| find(server, w)).collect();
+    let mut mentions: HashMap<&Wanted, u32> = HashMap::new();
+    let mut of_topics: HashMap<TopicId, u32> = HashMap::new();
+    for (wanted, found) in wanted.iter().zip(&found) {
+        *mentions.entry(wanted).or_default() += 1;
+        if let Ok(topic) = found {
+            *of_topics.entry(topic.id).or_default() += 1;
+        }
+    }
+    let mut answered = HashSet::new();
     let (mut results, mut asked, mut ids) = (Vec::new(), Vec::new(), Vec::new());
-    for (name, id) in wanted {
-        let found = match &name {
-            Some(_) if !id.is_zero() => Err(error::INVALID_REQUEST),
-            None if id.is_zero() => Err(error::INVALID_REQUEST),
-            Some(name) => {
-                let topic = server.catalog.topic(name);
-                topic.ok_or(error::UNKNOWN_TOPIC_OR_PARTITION)
-            }
-            None => {
-                let topic = server.catalog.topic_by_id(topic_id(id));
-                topic.ok_or(error::UNKNOWN_TOPIC_ID)
-            }
+    for (wanted, found) in wanted.iter().zip(found) {
+        if !answered.insert(wanted) {
+            continue;
+        }
+        let (name, id) = wanted;
+        let mut result = message!(DeletableTopicResult { name: name.clone() });
+        if version >= 6 {
+            result.topic_id = *id;
+        }
+        // Which of several mentions is meant cannot be known, so the topic stays, as in Kafka: by name and id as well.
+        let is_repeated = match &found {
+            Ok(topic) => of_topics[&topic.id] > 1,
+            Err(_) => mentions[wanted] > 1,
         };
-        let found = found.and_then(|topic| {
-            if !server.env.config.delete_topics {
-                return Err(error::TOPIC_DELETION_DISABLED);
-            }
-            Ok(topic.clone())
-        });
-        let mut result = message!(DeletableTopicResult {
-            name: name.as_ref().map(|n| text(n)),
-        });
         match found {
-            Ok(topic) if ids.contains(&topic.id) => result.error_code = error::INVALID_REQUEST,
+            _ if is_repeated => result.error_code = error::INVALID_REQUEST,
             Ok(topic) => {
                 result.name = Some(text(&topic.name));
                 if version >= 6 {
@@ -64,12 +75,7 @@ pub(crate) fn handle(server: &mut Server, request: &Request<'_>) -> Result<(), M
                 asked.push(results.len());
                 ids.push(topic.id);
             }
-            Err(code) => {
-                result.error_code = code;
-                if version >= 6 {
-                    result.topic_id = id;
-                }
-            }
+            Err(code) => result.error_code = code,
         }
         results.push(result);
     }
@@ -87,6 +93,26 @@ pub(crate) fn handle(server: &mut Server, request: &Request<'_>) -> Result<(), M
             .submit(action, ops::Waiting::DeleteTopics(waiting));
     }
     Ok(())
+}
+
+/// The topic that is meant, or Kafka's error code.
+fn find(server: &Server, (name, id): &Wanted) -> Result<Arc<Topic>, i16> {
+    let catalog = &server.catalog;
+    let topic = match name {
+        Some(_) if !id.is_zero() => return Err(error::INVALID_REQUEST),
+        None if id.is_zero() => return Err(error::INVALID_REQUEST),
+        Some(name) => catalog
+            .topic(name)
+            .ok_or(error::UNKNOWN_TOPIC_OR_PARTITION)?,
+        None => {
+            let topic = catalog.topic_by_id(topic_id(*id));
+            topic.ok_or(error::UNKNOWN_TOPIC_ID)?
+        }
+    };
+    if !server.env.config.delete_topics {
+        return Err(error::TOPIC_DELETION_DISABLED);
+    }
+    Ok(topic.clone())
 }
 
 pub(crate) fn done(server: &mut Server, mut waiting: Waiting, outcome: Outcome) {

@@ -5,12 +5,13 @@ use std::time::Instant;
 
 use kafka_wire::create_partitions_request::CreatePartitionsTopic;
 use kafka_wire::create_topics_request::CreatableTopic;
+use kafka_wire::delete_topics_request::DeleteTopicState;
 use kafka_wire::describe_configs_request::DescribeConfigsResource;
 use kafka_wire::describe_producers_request::TopicRequest;
 use kafka_wire::metadata_request::MetadataRequestTopic;
 use kafka_wire::{
-    CreatePartitionsRequest, CreateTopicsRequest, DescribeConfigsRequest, DescribeProducersRequest,
-    MetadataRequest,
+    CreatePartitionsRequest, CreateTopicsRequest, DeleteTopicsRequest, DescribeConfigsRequest,
+    DescribeProducersRequest, MetadataRequest,
 };
 use kafka_wire_core::Uuid;
 use ringlog_server::message;
@@ -171,6 +172,68 @@ fn a_request_creates_no_more_partitions_than_kafkas_controller_allows() {
     let wrong = ask(&[("a", -2), ("b", 10_000)]);
     let expected = [result("a", error::INVALID_PARTITIONS), result("b", good)];
     assert_eq!(wrong, expected);
+}
+
+fn delete(
+    world: &mut World,
+    conn: Conn,
+    topics: &[(Option<&str>, Uuid)],
+) -> Vec<(Option<String>, i16)> {
+    let topic = |&(name, id): &(Option<&str>, Uuid)| {
+        message!(DeleteTopicState {
+            name: name.map(Into::into),
+            topic_id: id,
+        })
+    };
+    let request = message!(DeleteTopicsRequest {
+        topics: topics.iter().map(topic).collect(),
+    });
+    let response = world.call(conn, 6, &request);
+    let responses = response.responses.iter();
+    let result = responses.map(|t| (t.name.as_ref().map(ToString::to_string), t.error_code));
+    result.collect()
+}
+
+#[test]
+fn a_topic_to_be_deleted_twice_stays() {
+    let mut world = World::new(1, &[]);
+    let conn = world.connect(0);
+    for name in ["a", "b", "c", "d"] {
+        create(&mut world, conn, name, 1);
+    }
+    let mut id = |name| world.call(conn, 12, &metadata_of(name)).topics[0].topic_id;
+    let (b, c, none) = (id("b"), id("c"), Uuid::default());
+    let topics = [
+        (Some("a"), none),
+        (None, b),
+        (Some("c"), none),
+        (Some("d"), none),
+        (Some("a"), none),
+        (None, b),
+        (None, c),
+        (Some("e"), none),
+        (Some("e"), none),
+    ];
+    let refused = error::INVALID_REQUEST;
+    let result = |name: &str, code| (Some(name.to_owned()), code);
+    let expected = [
+        result("a", refused),
+        (None, refused),
+        result("c", refused),
+        result("d", error::NONE),
+        (None, refused),
+        result("e", refused),
+    ];
+    assert_eq!(delete(&mut world, conn, &topics), expected);
+    let by_names = message!(DeleteTopicsRequest {
+        topic_names: vec!["a".into(), "b".into(), "a".into()],
+    });
+    let response = world.call(conn, 5, &by_names);
+    let codes: Vec<_> = response.responses.iter().map(|t| t.error_code).collect();
+    assert_eq!(codes, [refused, error::NONE]);
+    let all = world.call(conn, 9, &message!(MetadataRequest { topics: None }));
+    let left: Vec<_> = all.topics.iter().flat_map(|t| t.name.as_deref()).collect();
+    assert_eq!(left, ["a", "c"]);
 }
 
 #[test]
