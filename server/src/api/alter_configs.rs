@@ -1,6 +1,7 @@
 //! AlterConfigs and IncrementalAlterConfigs, for topics. Broker settings come from the command line and the
 //! settings file alone.
 
+use hashbrown::{HashMap, HashSet};
 use kafka_wire::{
     AlterConfigsRequest, AlterConfigsResponse, IncrementalAlterConfigsRequest,
     IncrementalAlterConfigsResponse, alter_configs_response, incremental_alter_configs_response,
@@ -81,10 +82,21 @@ fn submit<'a>(
     validate_only: bool,
     wanted: impl Iterator<Item = (i8, &'a StrBytes, Option<Vec<ConfigOp>>)>,
 ) {
+    let wanted: Vec<_> = wanted.collect();
+    let mut mentions: HashMap<(i8, &StrBytes), u32> = HashMap::new();
+    for (kind, name, _) in &wanted {
+        *mentions.entry((*kind, *name)).or_default() += 1;
+    }
     let (mut resources, mut topics) = (Vec::new(), Vec::new());
     for (kind, name, ops) in wanted {
         let refuse = |why| Some(Err(Refusal::new(error::INVALID_REQUEST, why)));
         let settled = match (kind, ops) {
+            _ if mentions[&(kind, name)] > 1 => {
+                refuse("the resource occurs more than once in the request")
+            }
+            (TOPIC | BROKER, Some(ops)) if has_repeated(&ops) => {
+                refuse("a setting occurs more than once in the resource")
+            }
             (TOPIC, Some(ops)) => {
                 topics.push(NewConfigs {
                     name: name.to_string(),
@@ -117,6 +129,12 @@ fn submit<'a>(
     server
         .ops
         .submit(action, ops::Waiting::AlterConfigs(waiting));
+}
+
+/// Whether a setting is changed more than once.
+fn has_repeated(ops: &[ConfigOp]) -> bool {
+    let mut names = HashSet::new();
+    ops.iter().any(|op| !names.insert(&*op.name))
 }
 
 fn is_delete(op: &ConfigOp) -> bool {

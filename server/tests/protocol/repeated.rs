@@ -10,8 +10,9 @@ use kafka_wire::describe_configs_request::DescribeConfigsResource;
 use kafka_wire::describe_producers_request::TopicRequest;
 use kafka_wire::metadata_request::MetadataRequestTopic;
 use kafka_wire::{
-    CreatePartitionsRequest, CreateTopicsRequest, DeleteTopicsRequest, DescribeConfigsRequest,
-    DescribeProducersRequest, MetadataRequest,
+    AlterConfigsRequest, CreatePartitionsRequest, CreateTopicsRequest, DeleteTopicsRequest,
+    DescribeConfigsRequest, DescribeProducersRequest, IncrementalAlterConfigsRequest,
+    MetadataRequest, alter_configs_request, incremental_alter_configs_request,
 };
 use kafka_wire_core::Uuid;
 use ringlog_server::message;
@@ -257,4 +258,72 @@ fn a_topic_to_be_grown_twice_does_not_grow() {
     let results: Vec<_> = results.map(|r| (&*r.name, r.error_code)).collect();
     assert_eq!(results, [("a", error::INVALID_REQUEST), ("b", 0)]);
     assert_eq!(leaders(&mut world, conn, "a").len(), 1);
+}
+
+/// Changes settings of topics in steps, and in the older way at once; the codes, which must be the same.
+fn alter(world: &mut World, conn: Conn, resources: &[(&str, &[(&str, &str)])]) -> Vec<i16> {
+    let changes = resources.iter().map(|(topic, settings)| {
+        use incremental_alter_configs_request::{AlterConfigsResource, AlterableConfig};
+        let change = |&(name, value): &(&str, &str)| {
+            message!(AlterableConfig {
+                name: name.into(),
+                value: Some(value.into()),
+            })
+        };
+        message!(AlterConfigsResource {
+            resource_type: 2,
+            resource_name: (*topic).into(),
+            configs: settings.iter().map(change).collect(),
+        })
+    });
+    let request = message!(IncrementalAlterConfigsRequest {
+        resources: changes.collect(),
+    });
+    let response = world.call(conn, 1, &request);
+    let codes: Vec<_> = response.responses.iter().map(|r| r.error_code).collect();
+    let changes = resources.iter().map(|(topic, settings)| {
+        use alter_configs_request::{AlterConfigsResource, AlterableConfig};
+        let change = |&(name, value): &(&str, &str)| {
+            message!(AlterableConfig {
+                name: name.into(),
+                value: Some(value.into()),
+            })
+        };
+        message!(AlterConfigsResource {
+            resource_type: 2,
+            resource_name: (*topic).into(),
+            configs: settings.iter().map(change).collect(),
+        })
+    });
+    let request = message!(AlterConfigsRequest {
+        resources: changes.collect(),
+    });
+    let response = world.call(conn, 2, &request);
+    let older: Vec<_> = response.responses.iter().map(|r| r.error_code).collect();
+    assert_eq!(codes, older);
+    codes
+}
+
+#[test]
+fn what_is_to_be_changed_twice_stays_as_it_is() {
+    let mut world = World::new(1, &[]);
+    let conn = world.connect(0);
+    create(&mut world, conn, "a", 1);
+    create(&mut world, conn, "b", 1);
+    let (short, long) = (("retention.ms", "1"), ("retention.ms", "2"));
+    let refused = error::INVALID_REQUEST;
+    let resources = [("a", &[short][..]), ("b", &[long]), ("a", &[long])];
+    assert_eq!(alter(&mut world, conn, &resources), [refused, 0, refused]);
+    let settings = [("a", &[short, ("segment.ms", "1"), long][..])];
+    assert_eq!(alter(&mut world, conn, &settings), [refused]);
+    let request = message!(DescribeConfigsRequest {
+        resources: vec![message!(DescribeConfigsResource {
+            resource_type: 2,
+            resource_name: "a".into(),
+            configuration_keys: Some(vec!["retention.ms".into()]),
+        })],
+    });
+    let described = world.call(conn, 4, &request);
+    let value = described.results[0].configs[0].value.as_deref();
+    assert_eq!(value, Some("604800000"));
 }
