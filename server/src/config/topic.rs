@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use hashbrown::HashSet;
 use ringlog_engine::batch::Compression;
 use ringlog_engine::core::{CompactionPolicy, KeptCodec, LogConfig};
 
@@ -25,6 +26,9 @@ pub enum ConfigType {
     /// Comma-separated.
     List = 7,
 }
+
+/// Longest value of a setting, as in Kafka.
+pub const VALUE_BYTES_MAX: usize = i16::MAX as usize;
 
 /// What values a setting takes.
 #[derive(Debug, Clone, Copy)]
@@ -280,6 +284,13 @@ impl TopicConfig {
     }
 
     fn check(&self, value: &str) -> Result<(), String> {
+        if value.len() > VALUE_BYTES_MAX {
+            return Err(format!(
+                "{} has {} bytes, at most {VALUE_BYTES_MAX} are allowed",
+                self.name,
+                value.len()
+            ));
+        }
         let wrong = |wanted: &str| Err(format!("{} is {value:?}, {wanted} is wanted", self.name));
         let number = value.trim().parse::<i64>().ok();
         match self.values {
@@ -363,18 +374,13 @@ pub fn edit_list(
     if known(name)?.kind() != ConfigType::List {
         return Err(format!("{name} is not a list"));
     }
-    let entries = |text: &str| -> Vec<String> {
-        text.split(',')
-            .map(|v| v.trim().to_owned())
-            .filter(|v| !v.is_empty())
-            .collect()
-    };
-    let mut list = entries(current);
-    for entry in entries(value) {
-        list.retain(|v| *v != entry);
-        if kind == ConfigOpKind::Append {
-            list.push(entry);
-        }
+    fn entries(text: &str) -> impl Iterator<Item = &str> {
+        text.split(',').map(str::trim).filter(|v| !v.is_empty())
+    }
+    let mut edited: HashSet<&str> = entries(value).collect();
+    let mut list: Vec<&str> = entries(current).filter(|v| !edited.contains(v)).collect();
+    if kind == ConfigOpKind::Append {
+        list.extend(entries(value).filter(|v| edited.remove(v)));
     }
     Ok(list.join(","))
 }
@@ -528,5 +534,24 @@ mod tests {
         );
         assert_eq!(subtract, Ok("compact".into()));
         assert!(edit_list("retention.ms", "1", "2", ConfigOpKind::Append).is_err());
+    }
+
+    #[test]
+    fn long_lists_are_edited_in_one_pass() {
+        let name = "leader.replication.throttled.replicas";
+        let list = |range: std::ops::Range<u32>| {
+            let entries: Vec<_> = range.map(|n| format!("{n:06}:1")).collect();
+            entries.join(",")
+        };
+        let begun = std::time::Instant::now();
+        let (old, new) = (list(0..100_000), list(50_000..150_000));
+        let appended = edit_list(name, &old, &new, ConfigOpKind::Append);
+        assert_eq!(appended, Ok(list(0..150_000)));
+        let subtracted = edit_list(name, &old, &new, ConfigOpKind::Subtract);
+        assert_eq!(subtracted, Ok(list(0..50_000)));
+        let twice = edit_list(name, "a,b", "c, a,c", ConfigOpKind::Append);
+        assert_eq!(twice, Ok("b,c,a".into()));
+        // An entry at a time takes minutes.
+        assert!(begun.elapsed().as_secs() < 5, "{:?}", begun.elapsed());
     }
 }

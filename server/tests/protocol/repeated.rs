@@ -327,3 +327,15 @@ fn what_is_to_be_changed_twice_stays_as_it_is() {
     let value = described.results[0].configs[0].value.as_deref();
     assert_eq!(value, Some("604800000"));
 }
+
+#[test]
+fn a_setting_has_at_most_32767_bytes() {
+    let mut world = World::new(1, &[]);
+    let conn = world.connect(0);
+    create(&mut world, conn, "a", 1);
+    let name = "leader.replication.throttled.replicas";
+    let longest = "1".repeat(i16::MAX as usize);
+    let mut set = |value: &str| alter(&mut world, conn, &[("a", &[(name, value)])]);
+    assert_eq!(set(&longest), [0]);
+    assert_eq!(set(&format!("{longest}1")), [error::INVALID_CONFIG]);
+}
