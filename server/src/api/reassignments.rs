@@ -47,7 +47,8 @@ pub(crate) fn alter(server: &mut Server, request: &Request<'_>) -> Result<(), Ma
     Ok(())
 }
 
-/// Whether the partition is where it is wanted; else Kafka's error code and why.
+/// Whether the partition is where it is wanted; else Kafka's error code and why. That says nothing of the topic's name,
+/// which a request has once for all its partitions and may be as long as the request.
 fn check(
     server: &Server,
     topic: &str,
@@ -57,11 +58,11 @@ fn check(
     let index = wanted.partition_index;
     let found = server.catalog.topic(topic).and_then(|t| t.key(index));
     let key = found.ok_or_else(|| {
-        let why = format!("there is no partition {topic}-{index}");
+        let why = "there is no such partition".to_owned();
         (error::UNKNOWN_TOPIC_OR_PARTITION, why)
     })?;
     let Some(replicas) = &wanted.replicas else {
-        let why = format!("no reassignment of {topic}-{index} is in progress");
+        let why = "no reassignment of it is in progress".to_owned();
         return Err((error::NO_REASSIGNMENT_IN_PROGRESS, why));
     };
     let invalid = |why: String| Err((error::INVALID_REPLICA_ASSIGNMENT, why));
@@ -78,9 +79,9 @@ fn check(
     match replicas[..] {
         [] => invalid("a partition without brokers".to_owned()),
         [broker] if broker == key.shard(server.env.shards) as i32 => Ok(()),
-        [_] => invalid(format!(
-            "{topic}-{index} does not move: a partition's broker follows from its topic's id"
-        )),
+        [_] => {
+            invalid("it does not move: a partition's broker follows from its topic's id".to_owned())
+        }
         _ if !may_change_factor => {
             let why = "the replication factor is 1 and may not change".to_owned();
             Err((error::INVALID_REPLICATION_FACTOR, why))

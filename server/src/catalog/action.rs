@@ -97,6 +97,9 @@ pub enum ConfigOpKind {
     Subtract,
 }
 
+/// Longest message for people: it may quote a name as long as the request, and old responses take 32 KiB of text.
+const MESSAGE_BYTES_MAX: usize = 1000;
+
 /// Why an item was refused.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Refusal {
@@ -107,13 +110,15 @@ pub struct Refusal {
 }
 
 impl Refusal {
-    /// A refusal with Kafka's error `code`.
+    /// A refusal with Kafka's error `code`; what is too long of the message is cut off.
     #[must_use]
     pub fn new(code: i16, message: impl Into<String>) -> Self {
-        Self {
-            code,
-            message: message.into(),
+        let mut message = message.into();
+        if message.len() > MESSAGE_BYTES_MAX {
+            let end = (0..=MESSAGE_BYTES_MAX).rfind(|&at| message.is_char_boundary(at));
+            message.truncate(end.unwrap_or(0));
         }
+        Self { code, message }
     }
 }
 

@@ -3,6 +3,7 @@
 
 use std::time::Instant;
 
+use kafka_wire::alter_partition_reassignments_request::{ReassignablePartition, ReassignableTopic};
 use kafka_wire::create_partitions_request::CreatePartitionsTopic;
 use kafka_wire::create_topics_request::CreatableTopic;
 use kafka_wire::delete_topics_request::DeleteTopicState;
@@ -10,9 +11,10 @@ use kafka_wire::describe_configs_request::DescribeConfigsResource;
 use kafka_wire::describe_producers_request::TopicRequest;
 use kafka_wire::metadata_request::MetadataRequestTopic;
 use kafka_wire::{
-    AlterConfigsRequest, CreatePartitionsRequest, CreateTopicsRequest, DeleteTopicsRequest,
-    DescribeConfigsRequest, DescribeProducersRequest, IncrementalAlterConfigsRequest,
-    MetadataRequest, alter_configs_request, incremental_alter_configs_request,
+    AlterConfigsRequest, AlterPartitionReassignmentsRequest, CreatePartitionsRequest,
+    CreateTopicsRequest, DeleteTopicsRequest, DescribeConfigsRequest, DescribeProducersRequest,
+    IncrementalAlterConfigsRequest, MetadataRequest, alter_configs_request,
+    incremental_alter_configs_request,
 };
 use kafka_wire_core::Uuid;
 use ringlog_server::message;
@@ -338,4 +340,33 @@ fn a_setting_has_at_most_32767_bytes() {
     let mut set = |value: &str| alter(&mut world, conn, &[("a", &[(name, value)])]);
     assert_eq!(set(&longest), [0]);
     assert_eq!(set(&format!("{longest}1")), [error::INVALID_CONFIG]);
+}
+
+#[test]
+fn a_refusal_of_a_long_name_fits_any_version() {
+    let mut world = World::new(1, &[]);
+    let conn = world.connect(0);
+    create(&mut world, conn, "a", 1);
+    let long = "\"".repeat(i16::MAX as usize);
+    let request = message!(CreatePartitionsRequest {
+        topics: vec![message!(CreatePartitionsTopic {
+            name: long.as_str().into(),
+            count: 2,
+            assignments: None,
+        })],
+    });
+    let response = world.call(conn, 1, &request);
+    let unknown = error::UNKNOWN_TOPIC_OR_PARTITION;
+    assert_eq!(response.results[0].error_code, unknown);
+    let request = message!(AlterPartitionReassignmentsRequest {
+        topics: vec![message!(ReassignableTopic {
+            name: long.as_str().into(),
+            partitions: vec![message!(ReassignablePartition { replicas: None })],
+        })],
+    });
+    let response = world.call(conn, 0, &request);
+    let partition = &response.responses[0].partitions[0];
+    assert_eq!(partition.error_code, unknown);
+    let why = partition.error_message.as_deref().unwrap_or_default();
+    assert!((1..100).contains(&why.len()), "{} bytes", why.len());
 }
