@@ -27,6 +27,8 @@ const LEADER_WAIT: Duration = Duration::from_secs(60);
 const REFRESH_PAUSE: Duration = Duration::from_millis(100);
 /// Topics in one Metadata request.
 const METADATA_TOPICS_MAX: usize = 1000;
+/// Partitions that a CreateTopics request may ask for: Kafka's controller refuses more.
+const CREATED_PARTITIONS_MAX: usize = 10_000;
 /// Highest versions of the APIs this client knows.
 mod version {
     pub(super) const METADATA: i16 = 12;
@@ -526,7 +528,9 @@ fn create_missing(
     if let (Some(name), false) = (missing.first(), create) {
         return Err(ClusterError::NoTopic((*name).clone()));
     }
-    for chunk in missing.chunks(METADATA_TOPICS_MAX) {
+    let each = usize::try_from(spec.partitions.unwrap_or(1)).unwrap_or(0);
+    let at_once = (CREATED_PARTITIONS_MAX / each.max(1)).clamp(1, METADATA_TOPICS_MAX);
+    for chunk in missing.chunks(at_once) {
         let mut request = CreateTopicsRequest::default();
         request.timeout_ms = CONTROL_TIMEOUT.as_millis() as i32;
         request.topics = chunk.iter().map(|name| creatable(spec, name)).collect();
