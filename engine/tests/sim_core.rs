@@ -196,3 +196,35 @@ fn a_disk_that_others_fill_keeps_nothing_from_its_segment() {
     machine.run_for(5);
     assert!(machine.try_append(part).is_ok(), "it goes on by itself");
 }
+
+#[test]
+fn a_consumer_at_the_start_of_a_log_whose_older_epochs_are_gone_is_told_that_it_lost_nothing() {
+    let mut machine = Machine::new(DiskConfig::default());
+    let (part, other) = (machine.partition(0, -1), machine.partition(1, -1));
+    for _ in 0..3 {
+        machine.append(part);
+    }
+    machine.append(other);
+    machine.run_for(1);
+    delete_to(&mut machine, part, 3);
+    // Another checkpoint, of an empty log.
+    delete_to(&mut machine, other, 1);
+    for epoch in 1..4 {
+        machine.disk.lose_power();
+        machine.restart().unwrap();
+        let core = &machine.core;
+        let leader_epoch = core.offsets(part).unwrap().leader_epoch;
+        assert_eq!(leader_epoch, epoch, "an unclean stop begins a new one");
+        assert_eq!(core.epoch_end(part, 0), Some((0, 3)));
+        assert_eq!(core.epoch_end(part, epoch), Some((epoch, 3)));
+        assert_eq!(core.epoch_end(part, epoch + 1), None, "not begun");
+        assert_eq!(core.epoch_end(part, -1), None);
+    }
+    machine.append(part);
+    machine.append(part);
+    machine.run_for(1);
+    assert_eq!(machine.core.epoch_end(part, 0), Some((0, 3)));
+    delete_to(&mut machine, part, 4);
+    assert_eq!(machine.core.epoch_end(part, 0), Some((0, 4)));
+    assert_eq!(machine.core.epoch_end(part, 3), Some((3, 5)));
+}

@@ -379,17 +379,18 @@ impl Core {
         }
     }
 
-    /// OffsetForLeaderEpoch: the largest known epoch not above `epoch` and the offset where it ends.
+    /// OffsetForLeaderEpoch: the largest known epoch not above `epoch` and the offset where it ends; `epoch` itself and
+    /// the offset by which it had ended, when the log holds nothing as old. None for an epoch that has not begun.
     #[must_use]
     pub fn epoch_end(&self, part: Part, epoch: i32) -> Option<(i32, i64)> {
         let partition = self.partition(part).ok()?;
-        if epoch > self.run.leader_epoch {
+        if epoch < 0 || epoch > self.run.leader_epoch {
             return None; // nobody has heard of it
         }
         if epoch == self.run.leader_epoch {
             return Some((epoch, partition.high_watermark));
         }
-        partition.epochs.end_of(epoch, partition.high_watermark)
+        Some(partition.epochs.end_of(epoch, partition.high_watermark))
     }
 
     /// What the partition's segments are called, oldest first.

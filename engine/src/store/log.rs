@@ -180,16 +180,17 @@ impl Epochs {
         }
     }
 
-    /// Kafka's OffsetForLeaderEpoch: the largest epoch not above `epoch` and the offset where it ends;
-    /// `log_end` when it is the newest.
+    /// Kafka's OffsetForLeaderEpoch for an `epoch` that has begun: the largest known one not above it and the offset where
+    /// that ends, `log_end` when it is the newest.
+    ///
+    /// Of an epoch older than all known ones nothing is left, so it ended by where the first of them begins, or, when
+    /// none is known, by the log's end: whoever stands at the log's start has lost nothing.
     #[must_use]
-    pub fn end_of(&self, epoch: i32, log_end: i64) -> Option<(i32, i64)> {
+    pub fn end_of(&self, epoch: i32, log_end: i64) -> (i32, i64) {
         let after = self.0.partition_point(|&(e, _)| e <= epoch);
-        let (found, _) = *self.0.get(after.checked_sub(1)?)?;
-        Some((
-            found,
-            self.0.get(after).map_or(log_end, |&(_, start)| start),
-        ))
+        let found = after.checked_sub(1).map_or(epoch, |at| self.0[at].0);
+        let end = self.0.get(after).map_or(log_end, |&(_, start)| start);
+        (found, end)
     }
 }
 
@@ -201,12 +202,21 @@ mod tests {
     fn epochs_end_where_the_next_begins() {
         let mut epochs = Epochs::from_entries(vec![(1, 0), (3, 100), (2, 50), (4, 200)]);
         assert_eq!(epochs.entries(), [(1, 0), (3, 100), (4, 200)]);
-        assert_eq!(epochs.end_of(0, 300), None);
-        assert_eq!(epochs.end_of(1, 300), Some((1, 100)));
-        assert_eq!(epochs.end_of(2, 300), Some((1, 100)));
-        assert_eq!(epochs.end_of(4, 300), Some((4, 300)));
-        assert_eq!(epochs.end_of(9, 300), Some((4, 300)));
+        assert_eq!(epochs.end_of(1, 300), (1, 100));
+        assert_eq!(epochs.end_of(2, 300), (1, 100));
+        assert_eq!(epochs.end_of(4, 300), (4, 300));
+        assert_eq!(epochs.end_of(9, 300), (4, 300));
         epochs.truncate_start(150);
         assert_eq!(epochs.entries(), [(3, 150), (4, 200)]);
+    }
+
+    #[test]
+    fn an_epoch_older_than_all_that_is_left_ended_where_the_log_starts() {
+        let mut epochs = Epochs::from_entries(vec![(1, 0), (3, 100)]);
+        assert_eq!(epochs.end_of(0, 300), (0, 0));
+        epochs.truncate_start(150);
+        assert_eq!(epochs.end_of(1, 300), (1, 150));
+        assert_eq!(epochs.end_of(3, 300), (3, 300));
+        assert_eq!(Epochs::default().end_of(5, 300), (5, 300));
     }
 }
