@@ -175,6 +175,25 @@ impl Partition {
         })
     }
 
+    /// Time by which the newest record of the segment that appends go to expires, at the latest; none while it is empty.
+    /// Records without a time expire by its creation: ended earlier, it would wait for that all the same.
+    pub(super) fn newest_live_ms(&self) -> Option<i64> {
+        let live = self.live.filter(|live| live.bytes > 0)?;
+        let (newest, offset) = self.max_timestamp;
+        let stored = self.stored.segments.back();
+        let stored = stored.filter(|s| s.base_offset == live.base_offset);
+        let known = if offset >= live.base_offset {
+            newest
+        } else {
+            stored.map_or(i64::MIN, |s| s.max_timestamp)
+        };
+        Some(if known >= 0 {
+            newest
+        } else {
+            newest.max(live.created_ms)
+        })
+    }
+
     /// Where in the tail what is not in files yet begins.
     ///
     /// # Panics

@@ -37,13 +37,10 @@ impl Core {
                 partition.producers.expire(forget);
             }
             // A segment that is full only of expired records is ended, so that it can go.
-            let live = partition.live.is_some_and(|live| live.bytes > 0);
-            let (newest, keep_ms) = (partition.max_timestamp.0, partition.config.retention_ms);
-            if live
+            let keep_ms = partition.config.retention_ms;
+            let newest = partition.newest_live_ms();
+            if newest.is_some_and(|newest| keep_ms >= 0 && now.wall_ms - newest > keep_ms)
                 && !partition.roll_next
-                && keep_ms >= 0
-                && newest >= 0
-                && now.wall_ms - newest > keep_ms
             {
                 partition.roll_next = true;
                 self.destage.forced = true;
@@ -65,9 +62,8 @@ impl Core {
         let mut bytes = partition.stored.bytes();
         let mut start = partition.log_start;
         for segment in &partition.stored.segments {
-            let expired = config.retention_ms >= 0
-                && segment.max_timestamp >= 0
-                && wall_ms - segment.max_timestamp > config.retention_ms;
+            let expired =
+                config.retention_ms >= 0 && wall_ms - segment.newest_ms() > config.retention_ms;
             let excess = config.retention_bytes >= 0
                 && bytes.saturating_sub(segment.bytes) >= config.retention_bytes as u64;
             if !segment.sealed || !(expired || excess) {

@@ -58,6 +58,17 @@ impl Segment {
         }
     }
 
+    /// Time of its newest record, by which retention goes, milliseconds. Where no record has a time, or compaction has
+    /// left none, it is the segment's creation, as Kafka falls back to the file's.
+    #[must_use]
+    pub fn newest_ms(&self) -> i64 {
+        if self.max_timestamp >= 0 {
+            self.max_timestamp
+        } else {
+            self.created_ms
+        }
+    }
+
     /// Bytes of it that lie in its file and can be read there.
     #[must_use]
     pub fn file_bytes(&self) -> u64 {
