@@ -63,7 +63,7 @@ impl Caller {
     }
 }
 
-fn open(file: u32, path: &str, mode: OpenMode) -> OpKind {
+fn open(file: u64, path: &str, mode: OpenMode) -> OpKind {
     OpKind::Open {
         file: FileId(file),
         path: path.into(),
@@ -71,7 +71,7 @@ fn open(file: u32, path: &str, mode: OpenMode) -> OpKind {
     }
 }
 
-fn create(file: u32, path: &str) -> OpKind {
+fn create(file: u64, path: &str) -> OpKind {
     open(file, path, OpenMode::WriteDirect)
 }
 
@@ -81,7 +81,7 @@ fn block(byte: u8) -> AlignedBuf {
     buf
 }
 
-fn write(file: u32, index: u64, byte: u8, sync: bool) -> OpKind {
+fn write(file: u64, index: u64, byte: u8, sync: bool) -> OpKind {
     OpKind::Write {
         file: FileId(file),
         offset: index * BLOCK as u64,
@@ -90,7 +90,7 @@ fn write(file: u32, index: u64, byte: u8, sync: bool) -> OpKind {
     }
 }
 
-fn sync(file: u32) -> OpKind {
+fn sync(file: u64) -> OpKind {
     OpKind::Sync { file: FileId(file) }
 }
 
@@ -386,7 +386,7 @@ fn a_name_of_more_than_255_bytes_is_refused() {
         let made = c.call(OpKind::CreateDir { path: path.clone() }).result;
         assert_eq!(made, expected);
         let file = format!("{path}/f");
-        assert_eq!(c.call(create(len as u32, &file)).result, expected);
+        assert_eq!(c.call(create(len as u64, &file)).result, expected);
         let mut blocking = c.disk.blocking(None);
         assert_eq!(blocking.create_dir(&path), expected);
     }

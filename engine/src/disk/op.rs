@@ -10,7 +10,7 @@ pub struct OpId(pub u64);
 
 /// A file the core has opened or is opening; chosen by the core, never reused in a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct FileId(pub u32);
+pub struct FileId(pub u64);
 
 /// Where an operation is carried out. Operations of one lane may be reordered unless the core waits for a
 /// completion before it issues the next.

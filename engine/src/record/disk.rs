@@ -52,7 +52,7 @@ impl<D: Disk> Disk for RecordedDisk<D> {
         let file = self.disk.open(path, mode)?;
         // Its number is known only now. Creating a file is volatile until a sync, which cannot come before.
         let open = || OpKind::Open {
-            file: FileId(file.0),
+            file: FileId(file.0.into()),
             path: path.into(),
             mode,
         };
@@ -61,7 +61,7 @@ impl<D: Disk> Disk for RecordedDisk<D> {
 
     fn close(&mut self, file: DiskFile) {
         let close = || OpKind::Close {
-            file: FileId(file.0),
+            file: FileId(file.0.into()),
         };
         let _ = self.recorded(close, |disk| {
             disk.close(file);
@@ -87,7 +87,7 @@ impl<D: Disk> Disk for RecordedDisk<D> {
             let mut copy = AlignedBuf::zeroed(data.len());
             copy.copy_from_slice(data);
             OpKind::Write {
-                file: FileId(file.0),
+                file: FileId(file.0.into()),
                 offset,
                 data: WriteData::Owned(copy),
                 sync: false,
@@ -98,14 +98,14 @@ impl<D: Disk> Disk for RecordedDisk<D> {
 
     fn sync(&mut self, file: DiskFile) -> Result<(), DiskError> {
         let sync = || OpKind::Sync {
-            file: FileId(file.0),
+            file: FileId(file.0.into()),
         };
         self.recorded(sync, |disk| disk.sync(file))
     }
 
     fn truncate(&mut self, file: DiskFile, len: u64) -> Result<(), DiskError> {
         let truncate = || OpKind::Truncate {
-            file: FileId(file.0),
+            file: FileId(file.0.into()),
             len,
         };
         self.recorded(truncate, |disk| disk.truncate(file, len))

@@ -18,7 +18,7 @@ use zerocopy::byteorder::little_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 /// How the file begins: what it is, and its version.
-const MAGIC: [u8; 16] = *b"ringlog-record-1";
+const MAGIC: [u8; 16] = *b"ringlog-record-2";
 
 /// One event, before its path and its data.
 #[derive(Debug, Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
@@ -34,15 +34,14 @@ struct Head {
     len: U64,
     /// [`RECOVERY`] before shards run.
     shard: U32,
-    /// The file's handle within its shard.
-    file: U32,
     /// Bytes of the path.
     path_len: U16,
     /// One of [`Kind`].
     kind: u8,
     /// Opening: 1 for reading through the page cache, 2 for direct reading. Write: 1 with a sync. End: 1 without an error.
     flag: u8,
-    zero: U32,
+    /// The file's handle within its shard.
+    file: U64,
 }
 
 const _: () = assert!(size_of::<Head>() == 48);

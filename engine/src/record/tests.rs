@@ -117,7 +117,7 @@ fn events_come_back_as_they_were() {
     assert_eq!(Records::open(&path).unwrap().count(), events.len() - 1);
     // Anything else is said.
     let mut wrong = bytes.clone();
-    wrong[MAGIC.len() + 42] = 99;
+    wrong[MAGIC.len() + 38] = 99;
     fs::write(&path, &wrong).unwrap();
     let first = Records::open(&path).unwrap().next().unwrap();
     assert!(matches!(first, Err(RecordError::Damaged(1))), "{first:?}");

@@ -53,11 +53,10 @@ impl Recorder {
             place: 0.into(),
             len: 0.into(),
             shard: shard.into(),
-            file: 0.into(),
             path_len: 0.into(),
             kind: 0,
             flag: 0,
-            zero: 0.into(),
+            file: 0.into(),
         };
         let (mut name, mut bytes) = ("", &[][..]);
         let kind = match kind {
@@ -140,11 +139,10 @@ impl Recorder {
             place: 0.into(),
             len: 0.into(),
             shard: shard.into(),
-            file: 0.into(),
             path_len: 0.into(),
             kind: 0,
             flag: u8::from(is_ok),
-            zero: 0.into(),
+            file: 0.into(),
         };
         self.append(head, Kind::End, "", &[]);
     }

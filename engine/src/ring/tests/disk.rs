@@ -27,7 +27,7 @@ fn blocks(n: usize, byte: u8) -> AlignedBuf {
     buf
 }
 
-fn write(file: u32, offset: u64, data: AlignedBuf, sync: bool) -> OpKind {
+fn write(file: u64, offset: u64, data: AlignedBuf, sync: bool) -> OpKind {
     OpKind::Write {
         file: FileId(file),
         offset,
@@ -36,7 +36,7 @@ fn write(file: u32, offset: u64, data: AlignedBuf, sync: bool) -> OpKind {
     }
 }
 
-fn read(file: u32, offset: u64, len: usize) -> OpKind {
+fn read(file: u64, offset: u64, len: usize) -> OpKind {
     OpKind::Read {
         file: FileId(file),
         offset,
@@ -45,7 +45,7 @@ fn read(file: u32, offset: u64, len: usize) -> OpKind {
     }
 }
 
-fn open(file: u32, path: &str, mode: OpenMode) -> OpKind {
+fn open(file: u64, path: &str, mode: OpenMode) -> OpKind {
     OpKind::Open {
         file: FileId(file),
         path: path.into(),
@@ -207,7 +207,7 @@ fn a_destage_round_reaches_the_files() {
     let b = Lane::Background;
     ok(harness.op(op(0, b, OpKind::CreateDir { path: "t".into() })));
     ok(harness.op(op(0, b, OpKind::CreateDir { path: "t".into() })));
-    let files = 200u32;
+    let files = 200u64;
     for n in 0..files {
         harness.ask(Ask::Op(op(
             1,
