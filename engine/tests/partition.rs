@@ -120,3 +120,36 @@ fn a_segment_that_compaction_has_emptied_does_not_keep_what_is_behind_it() {
     log.run_for(60_000);
     assert_eq!(log.core.offsets(log.part).unwrap().log_start, 4);
 }
+
+#[test]
+fn a_compacted_segment_that_was_cut_behind_its_newest_record_is_still_found_by_time() {
+    let config = LogConfig {
+        segment_bytes: 3_000,
+        ..kept_for_ever()
+    };
+    let mut log = OnePartition::new(Rng::new(1), "logs", compacted(config), quick_cleaner());
+    let start_ms = log.now.wall_ms;
+    let times = [10, 100, 20, 50, 10, 10, 10, 10];
+    for (at, ms) in times.into_iter().enumerate() {
+        log.append_soon(&batch(start_ms + ms, &[at as u8], 600));
+    }
+    log.settle();
+    delete_to(&mut log, 2);
+    let mut turns = 0;
+    while log.core.compacted_end(log.part) < 4 {
+        log.turn();
+        turns += 1;
+        assert!(turns < 100_000, "nothing is compacted");
+    }
+    let found = log.find(start_ms + 50).unwrap();
+    assert_eq!((found.offset, found.timestamp_ms), (3, start_ms + 50));
+    assert_eq!(log.find(start_ms + 60), None);
+}
+
+/// Lets the log begin at `offset`, durably.
+fn delete_to(log: &mut OnePartition, offset: i64) {
+    log.core.delete_records(log.part, offset).unwrap();
+    while log.core.offsets(log.part).unwrap().log_start < offset {
+        log.turn();
+    }
+}

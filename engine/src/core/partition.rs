@@ -78,7 +78,8 @@ pub(super) struct Partition {
     pub(super) tail_dropped: u64,
     /// Entries, counted as `tail_dropped` counts, that `stored` covers.
     pub(super) tail_stored: u64,
-    /// Largest timestamp appended and the last offset of its batch.
+    /// Largest timestamp appended and the last offset of its batch. What is left of the log has none that is larger, and
+    /// may have lost this one.
     pub(super) max_timestamp: (i64, i64),
     pub(super) producers: Producers,
     pub(super) epochs: Epochs,
@@ -203,24 +204,42 @@ impl Partition {
         skip.expect("invariant: what has left the tail is in files") as usize
     }
 
-    /// The largest timestamp that is left before `end` and the last offset of its batch, after DeleteRecords has passed,
-    /// or compaction has dropped, the largest of all. Of a segment that was cut, only what memory holds is known.
+    /// The largest timestamp that is left before `end` and the last offset of its batch, after DeleteRecords has passed
+    /// the largest of all. Of a segment that was cut, only what memory holds is known.
     pub(super) fn newest_left(&self, journal: &Journal, end: i64) -> (i64, i64) {
-        let start = self.log_start;
+        let known = self.timestamps(journal, end);
+        let left = known.filter(|&(_, offset)| offset >= self.log_start);
+        left.max_by_key(|&(timestamp, _)| timestamp)
+            .unwrap_or((i64::MIN, -1))
+    }
+
+    /// A timestamp that nothing left exceeds, and the last offset of its batch. That may lie before the log's start: of
+    /// a segment that was cut it is not known how much less the largest behind the cut is.
+    pub(super) fn newest_at_most(&self, journal: &Journal) -> (i64, i64) {
+        let known = self.timestamps(journal, i64::MAX);
+        known
+            .max_by_key(|&(timestamp, _)| timestamp)
+            .unwrap_or((i64::MIN, -1))
+    }
+
+    /// The largest timestamp of each segment, and of each batch in memory from the log's start to `end`.
+    fn timestamps<'a>(
+        &'a self,
+        journal: &'a Journal,
+        end: i64,
+    ) -> impl Iterator<Item = (i64, i64)> + 'a {
         let segments = self.stored.segments.iter();
         let stored = segments.map(|s| (s.max_timestamp, s.max_timestamp_offset));
-        let from = self.tail_at(start).unwrap_or(0);
+        let from = self.tail_at(self.log_start).unwrap_or(0);
         let visible = self.tail.range(from..);
         let tail = visible
-            .take_while(|entry| entry.base_offset < end)
+            .take_while(move |entry| entry.base_offset < end)
             .filter_map(|entry| {
                 let batch = journal.slice(entry.place, entry.len())?;
                 let header = BatchHeader::read(&batch)?;
                 Some((header.max_timestamp.get(), header.last_offset()))
             });
-        let left = stored.chain(tail).filter(|&(_, offset)| offset >= start);
-        left.max_by_key(|&(timestamp, _)| timestamp)
-            .unwrap_or((i64::MIN, -1))
+        stored.chain(tail)
     }
 
     /// Batches that are not stored yet.

@@ -2,6 +2,7 @@
 
 use ringlog_engine::core::{
     AppendError, Chunk, Core, CoreConfig, Event, FetchSpec, LogConfig, Mutations, Reply,
+    TimedOffset,
 };
 use ringlog_engine::id::{Now, Part, PartitionKey, TopicId};
 use ringlog_engine::recovery::{PartitionMeta, RecoveryOptions, recover};
@@ -102,6 +103,23 @@ impl OnePartition {
                 return;
             }
             self.turn();
+        }
+    }
+
+    /// The first record that is not older.
+    pub fn find(&mut self, timestamp_ms: i64) -> Option<TimedOffset> {
+        let reply = self.core.offset_for_time(self.now, self.part, timestamp_ms);
+        match reply.unwrap() {
+            Reply::Ready(found) => found,
+            Reply::Pending(read) => loop {
+                let found = self.turn().into_iter().find_map(|event| match event {
+                    Event::Timed(id, result) if id == read => Some(result.unwrap()),
+                    _ => None,
+                });
+                if let Some(found) = found {
+                    break found;
+                }
+            },
         }
     }
 

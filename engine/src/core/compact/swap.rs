@@ -53,7 +53,7 @@ impl Core {
         let gone = job.take_gone();
         partition.producers.forget_aborted(&gone);
         if (base..group.end).contains(&partition.max_timestamp.1) {
-            partition.max_timestamp = partition.newest_left(&self.journal, i64::MAX);
+            partition.max_timestamp = partition.newest_at_most(&self.journal);
         }
         let dir = &partition.dir;
         let old = group.names.iter().map(|&segment| Doomed {
