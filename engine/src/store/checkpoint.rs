@@ -204,8 +204,12 @@ impl CheckpointWriter {
         }
     }
 
-    /// Adds a partition; full pieces go to `out` with their file offsets.
-    pub fn push(&mut self, record: &PartitionRecord<'_>, out: &mut Vec<(u64, AlignedBuf)>) {
+    /// Adds a partition and returns its bytes; full pieces go to `out` with their file offsets.
+    pub fn push(
+        &mut self,
+        record: &PartitionRecord<'_>,
+        out: &mut Vec<(u64, AlignedBuf)>,
+    ) -> usize {
         let mut scratch = std::mem::take(&mut self.scratch);
         scratch.clear();
         scratch.extend_from_slice(&[0; 4]);
@@ -225,7 +229,9 @@ impl CheckpointWriter {
                 out.push((BLOCK as u64 + self.body_len - full.len() as u64, full));
             }
         }
+        let bytes = scratch.len();
         self.scratch = scratch;
+        bytes
     }
 
     /// Ends the body and makes the header block. All pieces must be synced together before the checkpoint

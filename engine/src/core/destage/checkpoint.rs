@@ -1,5 +1,6 @@
 //! The checkpoint that ends a round: once it is durable, the journal's frames up to the cut are free.
 
+use crate::buf::AlignedBuf;
 use crate::disk::{DiskError, Lane, OpKind, OpenMode, WriteData};
 use crate::id::{FrameSeq, Now};
 use crate::store::{
@@ -10,7 +11,7 @@ use super::Phase;
 use crate::core::Core;
 use crate::core::outbox::Owner;
 
-/// Partitions put into a checkpoint in one turn.
+/// Partitions put into a checkpoint in one turn at most.
 const TURN_RECORDS: usize = 256;
 
 impl Core {
@@ -62,26 +63,8 @@ impl Core {
         if self.destage.writing_bytes < self.destage.pace.writing_bytes
             && let Some(mut writer) = self.destage.writer.take()
         {
-            let end = (self.destage.next_record + TURN_RECORDS).min(self.parts.len());
-            for at in self.destage.next_record..end {
-                if let Some(partition) = &self.parts[at] {
-                    let log_start = partition.storable_log_start();
-                    if partition.sheds_at(log_start) {
-                        self.destage.log_starts.push((at as u32, log_start));
-                    }
-                    let record = PartitionRecord {
-                        key: partition.key,
-                        log_start,
-                        log: &partition.stored,
-                        epochs: &partition.epochs,
-                        producers: &partition.producers,
-                        durable_end: partition.high_watermark,
-                    };
-                    writer.push(&record, &mut pieces);
-                }
-            }
-            self.destage.next_record = end;
-            if end == self.parts.len() && self.told_is_durable() {
+            self.push_records(&mut writer, &mut pieces);
+            if self.destage.next_record == self.parts.len() && self.told_is_durable() {
                 writer.finish(&mut pieces);
             } else {
                 self.destage.writer = Some(writer);
@@ -104,6 +87,33 @@ impl Core {
                 .submit(Lane::Background, kind, Owner::CheckpointWrite(bytes));
         }
         self.end_checkpoint();
+    }
+
+    /// Puts the next partitions into the checkpoint: one, and more while the turn has time. A partition's record may have
+    /// 200 bytes, or 80 KB with the index of its open segment.
+    fn push_records(&mut self, writer: &mut CheckpointWriter, pieces: &mut Vec<(u64, AlignedBuf)>) {
+        let end = (self.destage.next_record + TURN_RECORDS).min(self.parts.len());
+        let mut bytes = 0;
+        while self.destage.next_record < end && bytes < self.destage.pace.turn_bytes {
+            let at = self.destage.next_record;
+            self.destage.next_record += 1;
+            let Some(partition) = &self.parts[at] else {
+                continue;
+            };
+            let log_start = partition.storable_log_start();
+            if partition.sheds_at(log_start) {
+                self.destage.log_starts.push((at as u32, log_start));
+            }
+            let record = PartitionRecord {
+                key: partition.key,
+                log_start,
+                log: &partition.stored,
+                epochs: &partition.epochs,
+                producers: &partition.producers,
+                durable_end: partition.high_watermark,
+            };
+            bytes += writer.push(&record, pieces);
+        }
     }
 
     /// Whether everything that the records tell is durable. Where acknowledgements do not wait for a flush it may not be: a
@@ -212,5 +222,102 @@ impl Core {
             generation = self.destage.generation,
             "destage round finished"
         );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::core::{CoreConfig, Inspect, LogConfig, Mutations};
+    use crate::id::{PartitionKey, TopicId};
+    use crate::recovery::{PartitionMeta, PartitionState, RunInfo};
+    use crate::store::{Epochs, IndexEntry, Producers, Segment, SparseIndex, StoredLog};
+
+    const NOW: Now = Now {
+        mono_ns: 0,
+        wall_ms: 0,
+    };
+
+    fn config() -> CoreConfig {
+        CoreConfig {
+            shard: 0,
+            shards: 1,
+            durability: crate::core::Durability::Fsync,
+            commits_in_flight: 1,
+            journal_file_bytes: 1 << 20,
+            journal_files: 2,
+            existing_journals: Vec::new(),
+            memory_bytes: 1 << 20,
+            max_batch_bytes: 4096,
+            cold_reads: crate::core::ColdReads::Direct,
+            producer_expiry_ms: 1 << 40,
+            open_files: 16,
+            reads_in_flight: 4,
+            cleaner: Default::default(),
+            inspect: Inspect::Headers,
+            decompressed_bytes_max: 1 << 20,
+            mutations: Mutations::default(),
+        }
+    }
+
+    /// A partition whose open segment has this many index entries.
+    fn partition(number: i32, entries: u32) -> PartitionState {
+        let entry = |at| IndexEntry {
+            relative_offset: at,
+            position: at * 4096,
+            max_timestamp: 0,
+            max_timestamp_offset: at,
+        };
+        let index = SparseIndex::from_entries(4096, (0..entries).map(entry).collect());
+        let mut log = StoredLog::default();
+        log.segments.push_back(Segment {
+            index: Some(index),
+            ..Segment::new(0, 0, 4096)
+        });
+        PartitionState {
+            meta: PartitionMeta {
+                key: PartitionKey {
+                    topic: TopicId([1; 16]),
+                    partition: number,
+                },
+                topic_name: "logs".to_owned(),
+                config: LogConfig::default(),
+            },
+            log_start: 0,
+            log,
+            epochs: Epochs::default(),
+            producers: Producers::default(),
+        }
+    }
+
+    /// How many partitions each turn of a checkpoint in no hurry takes.
+    fn turns(partitions: Vec<PartitionState>) -> Vec<usize> {
+        let run = RunInfo {
+            run: 1,
+            leader_epoch: 0,
+            dir_id: [1; 16],
+        };
+        let count = partitions.len();
+        let mut core = Core::new(config(), run, partitions, NOW);
+        core.destage.pace = core.destage.pace(0, 1 << 30);
+        core.begin_checkpoint();
+        assert_eq!(core.destage.next_record, 0, "its file is not open yet");
+        let mut turns = Vec::new();
+        core.destage.slot_opening = false;
+        while core.destage.next_record < count {
+            let before = core.destage.next_record;
+            core.checkpoint_turn();
+            turns.push(core.destage.next_record - before);
+        }
+        turns
+    }
+
+    #[test]
+    fn a_turn_puts_as_many_partitions_into_a_checkpoint_as_it_has_time_for() {
+        let large = (0..5).map(|number| partition(number, 4_095)).collect();
+        assert_eq!(turns(large), [1; 5], "of 80 KB each");
+        let small = (0..300).map(|number| partition(number, 0)).collect();
+        let turns = turns(small);
+        assert!(turns.len() <= 3, "of some 100 bytes each: {turns:?}");
     }
 }
