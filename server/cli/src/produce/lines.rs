@@ -121,7 +121,10 @@ fn read_source(
         bytes.resize(start + READ_BYTES, 0);
         let read = match source.read(&mut bytes[start..]) {
             Ok(read) => read,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => 0,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {
+                bytes.truncate(start);
+                continue;
+            }
             Err(error) => {
                 tell.send(Err(Failure::new(format!("{name}: {error}"))))
                     .ok()?;
@@ -169,21 +172,34 @@ fn read_source(
 mod tests {
     use super::*;
 
-    /// Gives at most `step` bytes at a time.
-    struct Trickle<'a>(&'a [u8], usize);
+    /// Gives at most `step` bytes at a time, and a signal before each.
+    struct Trickle<'a> {
+        bytes: &'a [u8],
+        step: usize,
+        is_interrupted: bool,
+    }
 
     impl Read for Trickle<'_> {
         fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
-            let len = self.1.min(into.len()).min(self.0.len());
-            into[..len].copy_from_slice(&self.0[..len]);
-            self.0 = &self.0[len..];
+            self.is_interrupted = !self.is_interrupted;
+            if self.is_interrupted {
+                return Err(io::ErrorKind::Interrupted.into());
+            }
+            let len = self.step.min(into.len()).min(self.bytes.len());
+            into[..len].copy_from_slice(&self.bytes[..len]);
+            self.bytes = &self.bytes[len..];
             Ok(len)
         }
     }
 
     fn read_all(text: &[u8], step: usize) -> Vec<(u64, Vec<u8>)> {
         let (tell, chunks) = sync_channel(1000);
-        read_source(&"text".into(), Trickle(text, step), &tell).unwrap();
+        let trickle = Trickle {
+            bytes: text,
+            step,
+            is_interrupted: false,
+        };
+        read_source(&"text".into(), trickle, &tell).unwrap();
         drop(tell);
         let chunks: Vec<Chunk> = chunks.into_iter().map(Result::unwrap).collect();
         let lines = chunks.iter().flat_map(Chunk::lines);

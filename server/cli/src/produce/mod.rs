@@ -18,9 +18,10 @@ use crate::client::{Client, Connect};
 use crate::failure::{Failure, Outcome};
 use crate::output::{Output, bytes, count, note};
 
+use lines::Place;
 use parse::{HeaderArg, Parser, Separator};
 use partitioner::Partitioner;
-use pending::{Limits, Pending};
+use pending::{Batch, Limits, Pending};
 use sender::Sender;
 
 pub(crate) const EXAMPLES: &str = "\
@@ -216,22 +217,40 @@ impl Producer {
                 }
                 Err(RecvTimeoutError::Disconnected) => break,
             };
-            self.chunk(&chunk?)?;
+            match chunk {
+                Ok(chunk) => self.chunk(&chunk)?,
+                Err(failure) => return Err(self.settle(failure)),
+            }
         }
         self.flush()
     }
 
+    /// What came before a fault of the input goes, and is waited for: what is told to be stored then ends right before it.
+    fn settle(&mut self, failure: Failure) -> Failure {
+        match self.flush() {
+            Ok(()) => failure,
+            Err(worse) => worse.also(&failure.to_string()),
+        }
+    }
+
     fn chunk(&mut self, chunk: &lines::Chunk) -> Outcome {
         for (place, line) in chunk.lines() {
-            let record = self
-                .parser
-                .parse(line)
-                .map_err(|what| Failure::new(format!("{place}: {what}")))?;
-            if let Some(batch) = self.pending.push(&record, &place)? {
-                self.sender.send(vec![batch])?;
+            match self.line(&place, line) {
+                Ok(None) => {}
+                Ok(Some(batch)) => self.sender.send(vec![batch])?,
+                Err(failure) => return Err(self.settle(failure)),
             }
         }
         Ok(())
+    }
+
+    /// Takes in one line; returns a batch that it filled.
+    fn line(&mut self, place: &Place, line: &[u8]) -> Outcome<Option<Batch>> {
+        let record = self
+            .parser
+            .parse(line)
+            .map_err(|what| Failure::new(format!("{place}: {what}")))?;
+        self.pending.push(&record, place)
     }
 
     /// Sends everything and waits for it.

@@ -274,6 +274,26 @@ fn a_line_that_cannot_be_sent_is_named() {
 }
 
 #[test]
+fn what_comes_before_a_bad_line_is_stored_and_counted() {
+    let data = new_dir();
+    let server = Server::start(data.path());
+    well(&mut server.ringlog(&["topic", "create", "t"]));
+    let good: String = (0..20_000).map(|n| format!("k={n}\n")).collect();
+    let input = format!("{good}no key\nk=never\n");
+    let words = ["produce", "t", "-K", "=", "--batch-bytes", "4096"];
+    let output = fed(&mut server.ringlog(&words), input.as_bytes());
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(
+        text.contains("line 20001") && text.contains("stored before it: 20000 records"),
+        "{text}"
+    );
+    let stored = well(&mut server.ringlog(&["consume", "t"]));
+    assert_eq!(stored.lines().count(), 20_000);
+    assert_eq!(stored.lines().last(), Some("19999"));
+}
+
+#[test]
 fn records_sent_while_the_server_is_killed_are_there_once_and_in_order() {
     let data = new_dir();
     let server = Server::start(data.path());
