@@ -81,9 +81,11 @@ def restored(bench, side, repeat, count):
     note = f"{found['exact']} groups at the offset acknowledged last, {found['unacked_found']} at one that was under way"
     if not side.driver:
         note += "; the start includes a run of Kafka's storage tool"
+    case = f"{count:,} groups after kill -9, asked for from ready on"
     if not found["passed"]:
         note = f"NOT RESTORED: {found['lost']} groups behind, {found['foreign']} ahead, {found['examples'][:1]}"
-    case = f"{count:,} groups after kill -9, asked for from ready on"
+        bench.record_figures(case, side, repeat, {}, note=note, raw={"check": found})
+        raise Failure(f"{side.name}, {case}: {note}")
     bench.record_figures(case, side, repeat, figures, note=note, raw={"check": found})
 
 

@@ -180,41 +180,52 @@ def e2e(bench):
 def restart(bench):
     """Start to ready empty; idle CPU and memory; start after kill -9 with much stored and many partitions"""
     side = bench.ringlog()
-    shutil.rmtree(side.data, ignore_errors=True)
-    for repeat in range(bench.repeat):
-        shutil.rmtree(side.data, ignore_errors=True)
-        ready_s = side.start()
-        time.sleep(2)
-        before, begun = host.cpu_seconds(side.pid), time.monotonic()
-        time.sleep(2 if bench.quick else 10)
-        share = (host.cpu_seconds(side.pid) - before) / (time.monotonic() - begun)
-        figures = {"ready_s": ready_s, "idle_cpu_percent": 100 * share, "resident_mib": host.resident_bytes(side.pid) / host.MIB}
-        side.stop()
-        bench.record_figures("empty data directory", side, repeat, figures)
-    count, size = (100, 256 << 20) if bench.quick else (10_000, 10_000_000_000)
-    shutil.rmtree(side.data, ignore_errors=True)
     try:
-        side.start()
-        rate = 200_000
-        options = ("--topic", "stored", "--partitions", count, *MEDIUM, "--rate", rate, "--warmup", 0)
-        bench.load.run(side, "produce", *options, "--duration", f"{size / (rate * 1024):.1f}", timeout_s=900)
         for repeat in range(bench.repeat):
-            # Closed loop, killed on the way: the journals are as full as they get.
-            flood = bench.load.begin(side, "produce", "--topic", "stored", *MEDIUM, "--warmup", 0, "--duration", 600)
-            time.sleep(2 if bench.quick else 6)
-            side.kill()
-            flood.kill()
-            flood.communicate()
-            host.settle()
-            host.drop_caches(side.data)
-            ready_s = side.start()
-            stored = folder_bytes(side.data / "topics")
-            figures = {"ready_s": ready_s, "stored_gb": stored / 1e9, "resident_mib": host.resident_bytes(side.pid) / host.MIB}
-            note = side.ready_text.partition("recovered ")[2].rstrip(")")
-            bench.record_figures(f"after kill -9, {count} partitions", side, repeat, figures, note=f"recovered {note}")
+            start_empty(bench, side, repeat)
+        start_full(bench, side)
     finally:
         side.stop()
         shutil.rmtree(side.data, ignore_errors=True)
+
+
+def start_empty(bench, side, repeat):
+    """Start with an empty directory, and what a server takes that does nothing."""
+    shutil.rmtree(side.data, ignore_errors=True)
+    ready_s = side.start()
+    time.sleep(2)
+    before, begun = host.cpu_seconds(side.pid), time.monotonic()
+    time.sleep(2 if bench.quick else 10)
+    share = (host.cpu_seconds(side.pid) - before) / (time.monotonic() - begun)
+    figures = {"ready_s": ready_s, "idle_cpu_percent": 100 * share, "resident_mib": host.resident_bytes(side.pid) / host.MIB}
+    side.stop()
+    bench.record_figures("empty data directory", side, repeat, figures)
+
+
+def start_full(bench, side):
+    """Start after kill -9 with much stored."""
+    count, size = (100, 256 << 20) if bench.quick else (10_000, 10_000_000_000)
+    shutil.rmtree(side.data, ignore_errors=True)
+    side.start()
+    rate = 200_000
+    options = ("--topic", "stored", "--partitions", count, *MEDIUM, "--rate", rate, "--warmup", 0)
+    bench.load.run(side, "produce", *options, "--duration", f"{size / (rate * 1024):.1f}", timeout_s=900)
+    for repeat in range(bench.repeat):
+        # Closed loop, killed on the way: the journals are as full as they get.
+        flood = bench.load.begin(side, "produce", "--topic", "stored", *MEDIUM, "--warmup", 0, "--duration", 600)
+        try:
+            time.sleep(2 if bench.quick else 6)
+            side.kill()
+        finally:
+            flood.kill()
+            flood.communicate()
+        host.settle()
+        host.drop_caches(side.data)
+        ready_s = side.start()
+        stored = folder_bytes(side.data / "topics")
+        figures = {"ready_s": ready_s, "stored_gb": stored / 1e9, "resident_mib": host.resident_bytes(side.pid) / host.MIB}
+        note = side.ready_text.partition("recovered ")[2].rstrip(")")
+        bench.record_figures(f"after kill -9, {count} partitions", side, repeat, figures, note=f"recovered {note}")
 
 
 ITEMS = {

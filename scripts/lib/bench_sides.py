@@ -44,17 +44,24 @@ class Ringlog:
         begun = time.monotonic()
         with host.pinned(self.cores), open(self.ready_line, "wb") as ready:
             self.process = start(command, self.log, stdout=ready)
+        try:
+            self._wait_until_ready(begun)
+        except BaseException:
+            self.kill()
+            raise
+        return self.ready_s
+
+    def _wait_until_ready(self, begun):
         while True:
             text = self.ready_line.read_text()
             if text.startswith("ringlog ready") and text.endswith("\n"):
                 self.ready_s = time.monotonic() - begun
                 self.ready_text = text.strip()
                 self.bootstrap = text.split()[2]
-                return self.ready_s
+                return
             if self.process.poll() is not None:
                 raise Failure(f"ringlog-server ended with {self.process.returncode}: {last_line(self.log)}")
             if time.monotonic() - begun > 120:
-                self.kill()
                 raise Failure(f"ringlog-server was not ready within 120 s (log: {self.log})")
             time.sleep(0.002)
 
@@ -176,6 +183,10 @@ class Load:
             process.kill()
             process.communicate()
             raise Failure(f"the load generator took longer than {timeout_s} s (log: {self.log})") from None
+        except BaseException:
+            process.kill()
+            process.wait()
+            raise
         if process.returncode == 2:
             raise Failure(f"the load generator could not run: {last_line(self.log)}")
         result = json.loads(output)

@@ -101,6 +101,14 @@ class RinglogBroker:
         """Starts the server and waits for its ready line."""
         before = self.log.stat().st_size if self.log.exists() else 0
         self.launch()
+        try:
+            self._wait_until_ready(before, limit_s)
+        except BaseException:
+            self.kill()
+            raise
+
+    def _wait_until_ready(self, before, limit_s):
+        """Waits for the ready line behind the log's first `before` bytes."""
         deadline = time.monotonic() + limit_s
         while True:
             with open(self.log, "rb") as file:

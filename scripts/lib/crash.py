@@ -89,6 +89,8 @@ class Crash:
             raise Failure(f"round {number} ({shape}): ringlog-load ended with {load.returncode} (log: {self.log})")
         self.ack_logs.append(acks)
         records = self._check(acks, f"round {number} ({shape})")
+        if records == 0:
+            raise Failure(f"round {number} ({shape}): nothing was acknowledged, so nothing was checked (log: {self.log})")
         watcher.check()
         again = f", killed {in_recovery} times before it was ready" if in_recovery else ""
         print(
