@@ -42,7 +42,7 @@ impl Broker {
     /// Starts one with these arguments beside the ones every server gets; `name` is its folder's.
     ///
     /// # Errors
-    /// [`PointError::Unavailable`] without a binary, and with the server's own reason when it refuses.
+    /// [`PointError::Unavailable`] without a binary, with the server's own reason when it refuses, and when it takes too long.
     pub fn start(lab: &Lab, name: &str, arguments: &str) -> Result<Self, PointError> {
         Self::start_in(lab, name, arguments, None)
     }
@@ -75,6 +75,30 @@ impl Broker {
     pub fn kill(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
+    }
+
+    /// Kills it some time after a load began, which may fail from then on, and returns what the load did.
+    ///
+    /// # Errors
+    /// [`PointError::Failed`]: a wrong line, a run that broke off, a server that cannot be killed.
+    pub fn kill_under_load(
+        &mut self,
+        line: &str,
+        delay: Duration,
+    ) -> Result<RunResult, PointError> {
+        let sent = std::thread::scope(|scope| {
+            let load = scope.spawn(|| self.load_until_killed(line));
+            std::thread::sleep(delay);
+            let killed = kill_process(Pid::from_child(&self.child), Signal::KILL);
+            match (killed, load.join()) {
+                (Ok(()), Ok(sent)) => sent,
+                _ => Err(PointError::Failed(
+                    "the server could not be killed under load".into(),
+                )),
+            }
+        })?;
+        self.kill();
+        Ok(sent)
     }
 
     /// Stops it in order; its data stays until this is dropped.
@@ -136,7 +160,7 @@ impl Broker {
                 )));
             }
             if Instant::now() > deadline {
-                return Err(PointError::Failed(
+                return Err(PointError::Unavailable(
                     "the server was not ready in a minute".into(),
                 ));
             }
@@ -193,7 +217,7 @@ impl Broker {
     ///
     /// # Errors
     /// [`PointError::Failed`]: a wrong line, a run that broke off.
-    pub fn load_until_killed(&self, line: &str) -> Result<RunResult, PointError> {
+    fn load_until_killed(&self, line: &str) -> Result<RunResult, PointError> {
         self.carry_out(Medium::Loopback, line, None)
     }
 

@@ -117,6 +117,12 @@ pub trait Rig {
     /// [`PointError`]: the point is left out, with the reason.
     fn measure(&mut self, point: &Point, repetition: u32) -> Result<Figures, PointError>;
 
+    /// Whether a point's first outcome counts, whatever it is. A point that looks for lost data is of this kind: asked once
+    /// more, with another moment of the kill, it might find none.
+    fn first_counts(&self, _point: &Point) -> bool {
+        false
+    }
+
     /// Processes that belong to the measurement.
     fn pids(&self) -> Vec<u32> {
         Vec::new()

@@ -9,9 +9,10 @@ use clap::{Args, Subcommand};
 use ringlog_benches::claims::stores::Kind;
 use ringlog_benches::claims::{Figures, harm};
 
-use super::PointError;
 use super::broker::Broker;
+use super::crash::{Count, Owed};
 use super::lab::Lab;
+use super::{PointError, twice};
 use crate::check::check;
 
 /// Figures: of a million committed or acknowledged records after a kill; of a hundred flips.
@@ -125,20 +126,30 @@ fn store_in(
     flips: u64,
     folder: &Path,
 ) -> Result<Figures, PointError> {
-    let place = |name: &str| -> Result<PathBuf, PointError> {
-        let place = folder.join(name);
-        std::fs::create_dir_all(&place).map_err(failed)?;
-        Ok(place)
-    };
-    let killed = place("killed")?;
-    let committed = write_until(kind, &killed, None)?;
+    let count = twice(|| store_flips(lab, kind, seed, flips, folder))?;
+    // The kill comes last: no trouble of another kind can cost what it shows.
+    let killed = folder.join("killed");
+    let committed = twice(|| write_until(kind, &fresh(&killed)?, None))?;
     let right = read(kind, &killed)?.map_or(0, |found| found.right);
-    let whole = place("whole")?;
+    // A signal ends the reading process, too.
+    lab.scratch.check()?;
+    Ok(count.figures(committed, committed.saturating_sub(right)))
+}
+
+/// A store that was written and closed, read after each of `flips` bits.
+fn store_flips(
+    lab: &Lab,
+    kind: Kind,
+    seed: u64,
+    flips: u64,
+    folder: &Path,
+) -> Result<Flips, PointError> {
+    let whole = fresh(&folder.join("whole"))?;
     let stored = write_until(kind, &whole, Some(RECORDS))?;
     let mut count = Flips::default();
     for flip in 0..flips {
         lab.scratch.check()?;
-        let image = place("image")?;
+        let image = fresh(&folder.join("image"))?;
         harm::copy(&whole, &image).map_err(failed)?;
         harm::flip(&image, seed + flip).map_err(failed)?;
         match read(kind, &image)? {
@@ -146,42 +157,51 @@ fn store_in(
             Some(found) if found.right == stored && found.wrong == 0 => count.harmless += 1,
             Some(_) => count.silent += 1,
         }
-        std::fs::remove_dir_all(&image).map_err(failed)?;
     }
-    Ok(count.figures(committed, committed.saturating_sub(right)))
+    Ok(count)
+}
+
+/// An empty folder.
+fn fresh(folder: &Path) -> Result<PathBuf, PointError> {
+    if folder.exists() {
+        std::fs::remove_dir_all(folder).map_err(failed)?;
+    }
+    std::fs::create_dir_all(folder).map_err(failed)?;
+    Ok(folder.to_owned())
 }
 
 /// The server, under the same: a reader checks every batch's checksum, as Kafka's clients do.
 pub(super) fn server(lab: &Lab, seed: u64, flips: u64) -> Result<Figures, PointError> {
     let acks = lab.scratch.path().join("harm-acks");
-    let line = |seconds: f64| {
-        format!(
-            "produce -t harm -p 1 -s 1024 --batch-records 4 --warmup 0 --duration {seconds} --rate {} --tolerate-errors \
-             --ack-log {}",
-            RECORDS * 2,
-            acks.display()
-        )
-    };
-    let mut broker = Broker::start(lab, "harm-killed", SERVER)?;
-    let (load, pid) = (line(1.0), broker.pid());
-    std::thread::scope(|scope| {
-        let load = scope.spawn(|| broker.load_until_killed(&load));
-        std::thread::sleep(KILLED_AFTER * 2);
-        let killed = rustix::process::Pid::from_raw(pid as i32)
-            .map(|pid| rustix::process::kill_process(pid, rustix::process::Signal::KILL));
-        match (killed, load.join()) {
-            (Some(Ok(())), Ok(sent)) => sent.map(drop),
-            _ => Err(PointError::Failed("the server could not be killed".into())),
-        }
+    let count = twice(|| server_flips(lab, seed, flips, &acks))?;
+    // The kill comes last, as a store's.
+    let mut broker = twice(|| {
+        let mut broker = Broker::start(lab, "harm-killed", SERVER)?;
+        broker.kill_under_load(&line(1.0, &acks), KILLED_AFTER * 2)?;
+        Ok(broker)
     })?;
-    broker.kill();
-    broker.restart(lab, SERVER)?;
-    let found = check(&acks, Some(broker.bootstrap())).map_err(|error| wrong(&error))?;
-    let (committed, lost) = (found.acked, found.acked_lost);
-    drop(broker);
+    let mut killed = Count::default();
+    let started = broker.restart(lab, SERVER);
+    Owed::acked(&acks, None)?.look(lab, started.map(|()| &broker), &mut killed)?;
+    // One that stays goes with the scratch folder.
+    let _ = std::fs::remove_file(&acks);
+    Ok(count.figures(killed.wanted, killed.lost))
+}
 
+/// What the server is sent.
+fn line(seconds: f64, acks: &Path) -> String {
+    format!(
+        "produce -t harm -p 1 -s 1024 --batch-records 4 --warmup 0 --duration {seconds} --rate {} --tolerate-errors \
+         --ack-log {}",
+        RECORDS * 2,
+        acks.display()
+    )
+}
+
+/// What a server stored, read after each of `flips` bits.
+fn server_flips(lab: &Lab, seed: u64, flips: u64, acks: &Path) -> Result<Flips, PointError> {
     let mut whole = Broker::start(lab, "harm-whole", SERVER)?;
-    whole.load(&line(0.5))?;
+    whole.load(&line(0.5, acks))?;
     whole.stop();
     let mut count = Flips::default();
     for flip in 0..flips {
@@ -192,7 +212,7 @@ pub(super) fn server(lab: &Lab, seed: u64, flips: u64) -> Result<Figures, PointE
         match Broker::start(lab, "harm-image", SERVER) {
             Err(PointError::Unavailable(_)) => count.noticed += 1,
             Err(error) => return Err(error),
-            Ok(broker) => match check(&acks, Some(broker.bootstrap())) {
+            Ok(broker) => match check(acks, Some(broker.bootstrap())) {
                 Err(_) => count.noticed += 1,
                 Ok(found) if found.corrupt > 0 => count.noticed += 1,
                 Ok(found) if found.acked_lost > 0 => count.silent += 1,
@@ -200,8 +220,7 @@ pub(super) fn server(lab: &Lab, seed: u64, flips: u64) -> Result<Figures, PointE
             },
         }
     }
-    std::fs::remove_file(&acks).map_err(failed)?;
-    Ok(count.figures(committed, lost))
+    Ok(count)
 }
 
 fn child(kind: Kind, folder: &Path, action: &str, most: Option<u64>) -> Result<Child, PointError> {

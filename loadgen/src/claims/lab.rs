@@ -136,6 +136,17 @@ pub fn check_space(dir: &Path, claim: &str, needed: u64, scale: Scale) -> Result
 }
 
 #[cfg(test)]
+pub(super) mod testing {
+    use super::*;
+
+    /// A lab of the smallest scale in `folder`, which a signal has stopped already if `stopped`.
+    pub(in crate::claims) fn lab_in(folder: &Path, server: Option<PathBuf>, stopped: bool) -> Lab {
+        let stop = Arc::new(AtomicBool::new(stopped));
+        Lab::new(folder, Scale::Tiny, server, Vec::new(), folder, stop).unwrap()
+    }
+}
+
+#[cfg(test)]
 mod tests {
     use super::*;
 

@@ -91,6 +91,14 @@ pub enum PointError {
     Failed(String),
 }
 
+/// Does it, once more if it fails: a moment's trouble must not cost a point.
+fn twice<T>(mut work: impl FnMut() -> Result<T, PointError>) -> Result<T, PointError> {
+    match work() {
+        Err(PointError::Failed(_)) => work(),
+        outcome => outcome,
+    }
+}
+
 impl From<BenchError> for PointError {
     fn from(error: BenchError) -> Self {
         match error {

@@ -12,7 +12,7 @@ use super::plan::{Plan, Point, thin};
 use super::quiet::{Noise, Reading};
 use super::record::{Journal, Repetition};
 use super::verdict::Verdict;
-use super::{ClaimsError, PointError};
+use super::{ClaimsError, PointError, twice};
 
 /// A claim may take this many times its time before further repetitions are left out.
 const OVERRUN: f64 = 1.5;
@@ -167,7 +167,8 @@ fn measure(
             ));
             let left_s = plan.thinning.budget_s - started.elapsed().as_secs_f64();
             let may_repeat = left_s > plan.thinning.expected_s * 0.1 + point.seconds;
-            journal.add(one(claim, rig.as_mut(), point, number, may_repeat)?)?;
+            let outcome = one(claim, rig.as_mut(), point, number, may_repeat, &observed)?;
+            journal.add(outcome)?;
             bar.advance(point.seconds);
         }
     }
@@ -179,30 +180,36 @@ fn total_s(plan: &Plan) -> f64 {
     once * f64::from(plan.thinning.repeats)
 }
 
-/// One repetition; once more, if others used the host meanwhile and there is time: the quieter one counts.
+/// Measures a point once and tells how quiet the host was.
+type Observe<'a> = dyn Fn(&mut dyn Rig, &Point, u32) -> Result<(Figures, Noise), PointError> + 'a;
+
+/// One repetition; once more, if others used the host meanwhile and there is time: the quieter one counts. Where the first
+/// outcome counts, there is no second, neither after a failure nor for noise.
 fn one(
     claim: &dyn Claim,
     rig: &mut dyn Rig,
     point: &Point,
     number: u32,
     may_repeat: bool,
+    observe: &Observe<'_>,
 ) -> Result<Repetition, ClaimsError> {
     let unix_s = SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .map_or(0, |since| since.as_secs());
     let mut left_out = None;
     let (mut figures, mut noise) = (Figures::new(), Noise::default());
-    let mut first = observed(rig, point, number);
-    if let Err(PointError::Failed(_)) = first {
-        // A moment's trouble must not cost the point: one that fails twice is left out of all repetitions.
-        first = observed(rig, point, number);
-    }
+    let may_repeat = may_repeat && !rig.first_counts(point);
+    let first = match rig.first_counts(point) {
+        true => observe(rig, point, number),
+        // One that fails twice is left out of all repetitions.
+        false => twice(|| observe(rig, point, number)),
+    };
     match first {
         Ok((first, quiet)) => {
             (figures, noise) = (first, quiet);
             if quiet.is_loud()
                 && may_repeat
-                && let Ok((second, quieter)) = observed(rig, point, number)
+                && let Ok((second, quieter)) = observe(rig, point, number)
                 && quieter.loudness() < quiet.loudness()
             {
                 (figures, noise) = (second, quieter);
@@ -257,5 +264,77 @@ impl Progress {
 
     fn finish(&self) {
         self.bar.finish_and_clear();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::claims::catalog::all;
+    use crate::claims::claim::Means;
+    use crate::claims::record::Identity;
+
+    /// Answers in this order; a second answer is always better.
+    struct Answers {
+        outcomes: Vec<Result<f64, PointError>>,
+        first_counts: bool,
+    }
+
+    impl Rig for Answers {
+        fn measure(&mut self, _: &Point, _: u32) -> Result<Figures, PointError> {
+            let lost = self.outcomes.remove(0)?;
+            Ok(Figures::from([("lost".to_owned(), lost)]))
+        }
+
+        fn first_counts(&self, _: &Point) -> bool {
+            self.first_counts
+        }
+    }
+
+    /// What is recorded of a rig whose first measurement is a loud one and whose second is quiet.
+    fn recorded(first: Result<f64, PointError>, first_counts: bool) -> Repetition {
+        let mut rig = Answers {
+            outcomes: vec![first, Ok(0.0)],
+            first_counts,
+        };
+        let noise = std::cell::Cell::new(Noise {
+            others_share: 0.5,
+            ..Noise::default()
+        });
+        let observe = |rig: &mut dyn Rig, point: &Point, number: u32| {
+            let noise = noise.take();
+            Ok((rig.measure(point, number)?, noise))
+        };
+        let claims = all(&Means::default());
+        let point = Point::new(&json!({ "n": 1 }), 0, 1.0);
+        let folder = tempfile::tempdir().unwrap();
+        let mut journal =
+            Journal::open(folder.path(), &Identity::new("test", "d", "h".into())).unwrap();
+        let repetition = one(claims[0].as_ref(), &mut rig, &point, 0, true, &observe).unwrap();
+        journal.add(repetition.clone()).unwrap();
+        assert!(is_done(&journal, claims[0].id(), &point, 0));
+        repetition
+    }
+
+    #[test]
+    fn a_loss_is_recorded_though_the_host_was_loud() {
+        let kept = recorded(Ok(3.0), true);
+        assert_eq!(kept.figures["lost"], 3.0);
+        assert!(kept.noise.is_loud());
+        // Any other point is measured once more.
+        let kept = recorded(Ok(3.0), false);
+        assert_eq!(kept.figures["lost"], 0.0);
+        assert!(kept.noise.repeated);
+    }
+
+    #[test]
+    fn where_the_first_outcome_counts_a_failure_is_not_tried_away() {
+        let failed = || Err(PointError::Failed("the records cannot be read".into()));
+        let kept = recorded(failed(), true);
+        assert_eq!(kept.left_out.as_deref(), Some("the records cannot be read"));
+        let kept = recorded(failed(), false);
+        assert_eq!((kept.left_out, kept.figures["lost"]), (None, 0.0));
     }
 }

@@ -130,6 +130,10 @@ impl Rig for StoreRig<'_> {
         }
     }
 
+    fn first_counts(&self, point: &Point) -> bool {
+        point.params.contains_key("harmed")
+    }
+
     fn pids(&self) -> Vec<u32> {
         self.whole.as_ref().map_or_else(|_| Vec::new(), Rig::pids)
     }

@@ -70,7 +70,7 @@ pub(super) fn trade(
     );
     let worst = below.values(figure).into_iter().fold(0.0, f64::max);
     let verdict = match (enough(above, figure), enough(below, figure)) {
-        (_, Some(_)) if worst > 0.0 => Verdict::DoesNotHold,
+        _ if worst > 0.0 => Verdict::DoesNotHold,
         (Some(lost), Some(_)) if lost.low > 0.0 => Verdict::Holds,
         (Some(lost), Some(_)) if lost.high == 0.0 => Verdict::DoesNotHold,
         _ => Verdict::Undecided,
@@ -204,6 +204,9 @@ pub(super) mod testing {
 mod tests {
     use super::testing::crashes;
     use super::*;
+    use crate::claims::catalog::whole::WholeRig;
+    use crate::claims::claim::Rig;
+    use crate::claims::lab::testing::lab_in;
 
     fn verdict(unsafe_: &[f64], safe: &[f64]) -> Verdict {
         let all = [crashes("a", unsafe_, unsafe_), crashes("b", safe, safe)];
@@ -217,11 +220,22 @@ mod tests {
     }
 
     #[test]
+    fn a_crash_counts_as_it_comes_and_a_load_may_be_repeated() {
+        let folder = tempfile::tempdir_in(env!("CARGO_MANIFEST_DIR")).unwrap();
+        let lab = lab_in(folder.path(), Some("server".into()), false);
+        let rig = WholeRig::new(&lab, "C19").unwrap();
+        let load = Whole::new("a", 0, "", "").point(0, Scale::Tiny);
+        assert!(!rig.first_counts(&load));
+        assert!(rig.first_counts(&crash_point("a", "", "1", 0, Scale::Tiny)));
+    }
+
+    #[test]
     fn one_acknowledged_record_is_one_too_many() {
         assert_eq!(verdict(&[5.0, 7.0, 9.0], &[0.0; 3]), Verdict::Holds);
         assert_eq!(verdict(&[5.0; 3], &[0.0, 0.0, 1.0]), Verdict::DoesNotHold);
         assert_eq!(verdict(&[0.0; 3], &[0.0; 3]), Verdict::DoesNotHold);
         assert_eq!(verdict(&[0.0, 5.0, 9.0], &[0.0; 3]), Verdict::Undecided);
         assert_eq!(verdict(&[5.0; 2], &[0.0; 2]), Verdict::Undecided);
+        assert_eq!(verdict(&[5.0; 2], &[0.0, 1.0]), Verdict::DoesNotHold);
     }
 }

@@ -376,6 +376,10 @@ impl Rig for WholeRig<'_> {
         Ok(figures)
     }
 
+    fn first_counts(&self, point: &Point) -> bool {
+        point.params.contains_key("crashed")
+    }
+
     fn pids(&self) -> Vec<u32> {
         self.servers.values().flatten().map(Broker::pid).collect()
     }
