@@ -275,16 +275,6 @@ impl Broker {
         }
         Ok(())
     }
-
-    /// Bytes of its segment files.
-    #[must_use]
-    pub fn stored_bytes(&self) -> u64 {
-        let lengths = segments(&self.data().join("topics"));
-        lengths
-            .iter()
-            .filter_map(|path| Some(fs::metadata(path).ok()?.len()))
-            .sum()
-    }
 }
 
 /// Where the clients are: a server at the far end of a pair is reached over loopback from there, over the pair from the near end.

@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use ringlog_benches::claims::Figures;
 
-use super::whole::{STORED_MIB_PER_S, Whole, WholeRig, compare, conclude, of, series, store, time};
+use super::stored::{STORED_MIB_PER_S, store};
+use super::whole::{Whole, WholeRig, compare, conclude, of, series, time};
 use crate::claims::PointError;
 use crate::claims::claim::{Claim, Means, Needs, Rig, Scale};
 use crate::claims::lab::Lab;

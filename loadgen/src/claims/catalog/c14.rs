@@ -1,7 +1,8 @@
 //! C14: what the page cache gives readers, and what a flush before every ack costs writers.
 
 use super::loss::{self, crash_point, trade};
-use super::whole::{Whole, WholeClaim, compare, conclude, of, store, times};
+use super::stored::store;
+use super::whole::{Whole, WholeClaim, compare, conclude, of, times};
 use crate::claims::claim::Scale;
 use crate::claims::crash::{POWER_LOST, POWER_WINDOW};
 use crate::claims::outcome::{Axis, Conclusion, Finding, Mark, Plot, Series};

@@ -1,6 +1,7 @@
 //! C16: whether more partitions bring more throughput.
 
-use super::whole::{Whole, WholeClaim, compare, conclude, series, store, times};
+use super::stored::store;
+use super::whole::{Whole, WholeClaim, compare, conclude, series, times};
 use crate::claims::claim::Scale;
 use crate::claims::outcome::{Axis, Conclusion, Plot};
 use crate::claims::plan::Point;

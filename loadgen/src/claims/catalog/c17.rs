@@ -1,6 +1,7 @@
 //! C17: what a backlog that drains costs those who write and those who read the tail.
 
-use super::whole::{Whole, WholeClaim, compare, conclude, store, times};
+use super::stored::store;
+use super::whole::{Whole, WholeClaim, compare, conclude, times};
 use crate::claims::claim::Scale;
 use crate::claims::outcome::{Axis, Conclusion, Mark, Plot, Series};
 use crate::claims::plan::Point;

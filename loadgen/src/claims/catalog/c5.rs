@@ -4,7 +4,8 @@ use ringlog_benches::claims::transfer::Medium;
 use serde_json::json;
 
 use super::serving::no_veth;
-use super::whole::{RECORD, Whole, WholeClaim, missing, store_records, times};
+use super::stored::{RECORD, store_records};
+use super::whole::{Whole, WholeClaim, missing, times};
 use crate::claims::claim::Scale;
 use crate::claims::outcome::{Axis, Conclusion, Finding, Mark, Plot, Series, find};
 use crate::claims::plan::Point;

@@ -23,6 +23,7 @@ mod drivers;
 mod loss;
 mod read_paths;
 mod serving;
+mod stored;
 mod whole;
 
 use super::claim::{Claim, Means};

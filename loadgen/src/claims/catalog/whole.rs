@@ -12,6 +12,7 @@ use ringlog_benches::claims::transfer::Medium;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
+use super::stored::fill;
 use crate::claims::PointError;
 use crate::claims::broker::{Broker, figures};
 use crate::claims::claim::{Claim, Needs, Rig, Scale};
@@ -149,33 +150,6 @@ pub(super) fn time(scale: Scale) -> (f64, f64) {
     scale.pick((0.1, 0.2), (0.3, 0.9), (1.0, 4.0))
 }
 
-/// Bytes of a record, unless the claim is about them.
-pub(super) const RECORD: u64 = 1024;
-
-/// A line that stores `mib` MiB of 1 KiB records in 64 KiB batches, over `partitions`.
-pub(super) fn store(mib: u64, partitions: u32) -> String {
-    store_records(mib, partitions, RECORD)
-}
-
-/// The same with records of `record` bytes.
-pub(super) fn store_records(mib: u64, partitions: u32, record: u64) -> String {
-    // At a rate that any disk and load in question takes, for as long as it takes: small records are many.
-    let mib_per_s = if record < RECORD {
-        200.0
-    } else {
-        STORED_MIB_PER_S
-    };
-    let seconds = (mib as f64 / mib_per_s).max(0.1).ceil();
-    let rate = (mib << 20) / record / (seconds as u64).max(1);
-    format!(
-        "produce -p {partitions} -s {record} --batch-bytes 65536 --connections 4 --in-flight 4 --warmup 0 --duration {seconds:.0} \
-         --rate {rate}"
-    )
-}
-
-/// MiB a second at which records of 1 KiB are stored.
-pub(super) const STORED_MIB_PER_S: f64 = 400.0;
-
 /// What a producer's processor does before it sends, and with sending together, seconds for a million records.
 pub(super) const BATCHING_CPU: &str = "batching_cpu_s_per_million_records";
 pub(super) const CLIENT_CPU: &str = "client_all_cpu_s_per_million_records";
@@ -186,7 +160,8 @@ pub(super) struct WholeRig<'a> {
     /// For the names of histograms.
     claim: &'static str,
     servers: BTreeMap<String, Result<Broker, String>>,
-    stored: BTreeMap<(String, String), String>,
+    /// Topics by server and line, or why it cannot be stored.
+    stored: BTreeMap<(String, String), Result<String, String>>,
     topics: u32,
     crashes: u32,
     /// Where servers and clients are, if not in the host's network; or why there is no such place.
@@ -254,14 +229,26 @@ impl<'a> WholeRig<'a> {
     /// The topic that holds what a point wants stored.
     fn store(&mut self, whole: &Whole) -> Result<String, PointError> {
         let key = (whole.server.clone(), whole.stored.clone());
-        if let Some(topic) = self.stored.get(&key) {
-            return Ok(topic.clone());
+        if let Some(stored) = self.stored.get(&key) {
+            return stored.clone().map_err(PointError::Unavailable);
         }
-        let topic = format!("stored-{}", self.stored.len());
-        self.broker(&whole.server)?
-            .load(&format!("{} -t {topic}", whole.stored))?;
-        self.stored.insert(key, topic.clone());
-        Ok(topic)
+        // A new one each time: an attempt that failed has left records in its own.
+        let topic = format!("stored-{}", self.topics);
+        self.topics += 1;
+        let broker = self.broker(&whole.server)?;
+        let filled = fill(&whole.stored, |line| {
+            self.lab.scratch.check()?;
+            let result = broker.load(&format!("{line} -t {topic}"))?;
+            Ok(result.produce.map_or(0, |role| role.total.records))
+        });
+        let stored = match filled {
+            Ok(()) => Ok(topic),
+            // The disk will be as slow for the next point.
+            Err(PointError::Unavailable(reason)) => Err(reason),
+            Err(error) => return Err(error),
+        };
+        self.stored.insert(key, stored.clone());
+        stored.map_err(PointError::Unavailable)
     }
 
     /// Where a repetition's latencies go, as an interval log of HdrHistogram.
