@@ -8,8 +8,9 @@ use ringlog_benches::disk::{BenchError, SPARE, Scratch};
 use rustix::fs::{statfs, statvfs};
 use rustix::thread::sched_getaffinity;
 
-use super::ClaimsError;
 use super::claim::Scale;
+use super::{ClaimsError, PointError};
+use crate::run::pin;
 
 /// Start of the scratch folder's name.
 const PREFIX: &str = ".ringlog-claims-";
@@ -47,6 +48,23 @@ impl Cores {
             server: all[..half].to_vec(),
             load: all[half..].to_vec(),
         }
+    }
+
+    /// Works on the load's cores, in a thread of its own: those of the one that calls stay as they are.
+    ///
+    /// # Errors
+    /// Those of the work; [`PointError::Failed`] where a thread cannot be pinned.
+    pub fn on_load<T: Send>(
+        &self,
+        work: impl FnOnce() -> Result<T, PointError> + Send,
+    ) -> Result<T, PointError> {
+        let pinned = || {
+            pin(&self.load)
+                .map_err(|error| PointError::Failed(format!("cores {:?}: {error}", self.load)))?;
+            work()
+        };
+        std::thread::scope(|scope| scope.spawn(pinned).join())
+            .map_err(|_| PointError::Failed("the load broke off".into()))?
     }
 }
 
@@ -178,6 +196,28 @@ mod tests {
         );
         assert_eq!(line.lines().count(), 1);
         assert!(check_space(".".as_ref(), "C4", 0, Scale::Full).is_ok());
+    }
+
+    #[test]
+    fn work_of_the_load_is_done_on_its_cores() {
+        let allowed = || {
+            let cores = Cores::split();
+            let mut all = [cores.server, cores.load].concat();
+            all.dedup();
+            all
+        };
+        let before = allowed();
+        let cores = Cores {
+            server: before.clone(),
+            load: vec![before[before.len() - 1]],
+        };
+        assert_eq!(cores.on_load(|| Ok(allowed())).unwrap(), cores.load);
+        assert_eq!(allowed(), before);
+        let none = Cores {
+            load: vec![usize::MAX],
+            ..cores
+        };
+        assert!(none.on_load(|| Ok(())).is_err());
     }
 
     #[test]

@@ -8,7 +8,7 @@ use super::stored::{STORED_MIB_PER_S, store};
 use super::whole::{Whole, WholeRig, compare, conclude, of, series, time};
 use crate::claims::PointError;
 use crate::claims::claim::{Claim, Means, Needs, Rig, Scale};
-use crate::claims::lab::Lab;
+use crate::claims::lab::{Cores, Lab};
 use crate::claims::look_up::LookUps;
 use crate::claims::outcome::{Axis, Conclusion, Plot, Table};
 use crate::claims::plan::Point;
@@ -162,6 +162,7 @@ impl Claim for C13 {
 
     fn rig<'a>(&self, lab: &'a Lab, _points: &[Point]) -> Result<Box<dyn Rig + 'a>, PointError> {
         Ok(Box::new(LookUpRig {
+            cores: &lab.cores,
             whole: WholeRig::new(lab, self.id())?,
             window: Duration::from_secs_f64(look_up_s(lab.scale)),
         }))
@@ -196,6 +197,7 @@ fn point(scale: Scale, side: &str, mib: u64, rank: u32) -> Point {
 }
 
 struct LookUpRig<'a> {
+    cores: &'a Cores,
     whole: WholeRig<'a>,
     window: Duration,
 }
@@ -207,12 +209,14 @@ impl Rig for LookUpRig<'_> {
             return self.whole.measure(point, repetition);
         }
         let (bootstrap, topic) = self.whole.stored(&setting)?;
-        let mut look_ups = LookUps::new(&bootstrap, &topic)?;
-        let seed = u64::from(repetition) + 1;
-        match setting.side.as_str() {
-            BY_OFFSET | HOT_BY_OFFSET => look_ups.offsets(self.window, seed),
-            _ => look_ups.times(self.window, seed),
-        }
+        let (window, seed) = (self.window, u64::from(repetition) + 1);
+        self.cores.on_load(|| {
+            let mut look_ups = LookUps::new(&bootstrap, &topic)?;
+            match setting.side.as_str() {
+                BY_OFFSET | HOT_BY_OFFSET => look_ups.offsets(window, seed),
+                _ => look_ups.times(window, seed),
+            }
+        })
     }
 
     fn pids(&self) -> Vec<u32> {
