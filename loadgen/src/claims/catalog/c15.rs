@@ -11,7 +11,7 @@ const DURABLE: &str = "fsync before each ack";
 const NOT: &str = "no fsync before an ack";
 /// Records of a batch, 1 KiB each.
 const BATCHES: [u64; 3] = [1, 16, 256];
-/// A cost within this factor is little.
+/// A cost below this factor is little.
 const LITTLE: f64 = 1.25;
 
 pub(super) const C15: WholeClaim = WholeClaim {
@@ -48,7 +48,7 @@ fn judge(measurements: &[Measurement]) -> Conclusion {
             (NOT, batch, NOT),
             (DURABLE, batch, DURABLE),
             ("records_per_s", "records/s"),
-            Expect::Level(LITTLE),
+            Expect::AtMost(LITTLE),
         ));
     }
     let why = format!(
@@ -86,6 +86,8 @@ mod tests {
             judge(&all).verdict
         };
         assert_eq!(verdict([105.0, 110.0, 100.0]), Verdict::Holds);
+        // Whoever is faster with the flush pays nothing for it.
+        assert_eq!(verdict([70.0, 75.0, 78.0]), Verdict::Holds);
         assert_eq!(verdict([205.0, 210.0, 200.0]), Verdict::DoesNotHold);
         assert_eq!(verdict([105.0, 210.0, 100.0]), Verdict::Undecided);
     }
