@@ -185,10 +185,18 @@ impl Run<'_> {
         let mut counting: Option<Counting> = None;
         loop {
             self.scratch.check()?;
+            let warm =
+                counting.is_none() && (Instant::now() >= warm_until || self.once && warm_left == 0);
+            // What is under way would be written back while it counts: it ends first.
+            let held = warm && self.lazy() && ring.in_flight() > 0;
+            if warm && !held {
+                self.write_back()?;
+                counting = Some(Counting::begin(window.mul_f64(1.0 - WARM_SHARE)));
+            }
             let over = counting
                 .as_ref()
                 .is_some_and(|counting| Instant::now() >= counting.ends);
-            let may_start = |next| !(over || self.once && next >= self.places);
+            let may_start = |next| !(held || over || self.once && next >= self.places);
             while may_start(next) {
                 let Some((tag, buf)) = free.pop() else { break };
                 started[tag as usize] = Instant::now();
@@ -210,21 +218,29 @@ impl Run<'_> {
                 }
                 free.push((done.tag, done.buf));
             }
-            if counting.is_none() && (Instant::now() >= warm_until || self.once && warm_left == 0) {
-                counting = Some(Counting::begin(window.mul_f64(1.0 - WARM_SHARE)));
-            }
         }
         let counting = counting.unwrap_or_else(|| Counting::begin(window));
         self.figures(counting)
     }
 
-    fn figures(&self, counting: Counting) -> Result<Figures, BenchError> {
-        let loop_s = counting.watch.wall_s();
-        if self.point.op == Op::Write && !self.point.sync {
+    /// Whether what is written reaches the device some time later.
+    fn lazy(&self) -> bool {
+        self.point.op == Op::Write && !self.point.sync
+    }
+
+    /// Brings to the device what was written without a sync for each.
+    fn write_back(&self) -> Result<(), BenchError> {
+        if self.lazy() {
             self.file
                 .sync_data()
                 .map_err(BenchError::operation("fdatasync"))?;
         }
+        Ok(())
+    }
+
+    fn figures(&self, counting: Counting) -> Result<Figures, BenchError> {
+        let loop_s = counting.watch.wall_s();
+        self.write_back()?;
         let wall_s = counting.watch.wall_s();
         let bytes = (counting.operations * self.point.block) as f64;
         if bytes == 0.0 {

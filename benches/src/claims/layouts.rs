@@ -99,6 +99,8 @@ fn rounds(scratch: &Scratch, point: &LayoutPoint, window: Duration) -> Result<Fi
         scratch.check()?;
         target.round()?;
     }
+    // What the warm-up left behind must be neither on the clock nor among the bytes written.
+    target.settle()?;
     let written = io_bytes().1;
     let (watch, mut latencies) = (Stopwatch::start(), Latencies::default());
     let ends = Instant::now() + window.mul_f64(1.0 - WARM_SHARE);
@@ -111,7 +113,7 @@ fn rounds(scratch: &Scratch, point: &LayoutPoint, window: Duration) -> Result<Fi
         count += 1;
     }
     // What is dirty, and what waits for its files, is on the clock.
-    target.finish()?;
+    target.settle()?;
     let wall_s = watch.wall_s();
     let payload = (count * APPENDS * point.append) as f64;
     Ok(Figures::from([
@@ -132,8 +134,8 @@ trait Target {
     /// Makes one round of appends, durable if asked.
     fn round(&mut self) -> Result<(), BenchError>;
 
-    /// Brings everything to the device.
-    fn finish(&mut self) -> Result<(), BenchError>;
+    /// Brings everything to the device and returns when it is there.
+    fn settle(&mut self) -> Result<(), BenchError>;
 }
 
 /// Partitions of a round: so many, each with the same number of appends.
@@ -187,7 +189,7 @@ impl Target for Files {
         Ok(())
     }
 
-    fn finish(&mut self) -> Result<(), BenchError> {
+    fn settle(&mut self) -> Result<(), BenchError> {
         sync(&self.files)
     }
 }
@@ -243,7 +245,7 @@ impl Target for Journal {
         }
         self.since_stretch += self.payload;
         if self.since_stretch >= STRETCH_BYTES
-            && let Some(destage) = &self.destage
+            && let Some(destage) = &mut self.destage
         {
             // Waits when two stretches are under way: the journal would otherwise be overwritten before its files are
             // written.
@@ -253,10 +255,11 @@ impl Target for Journal {
         Ok(())
     }
 
-    fn finish(&mut self) -> Result<(), BenchError> {
-        if let Some(destage) = self.destage.take() {
+    fn settle(&mut self) -> Result<(), BenchError> {
+        if let Some(destage) = &mut self.destage {
             destage.hand_over(self.since_stretch)?;
-            destage.finish()?;
+            destage.wait()?;
+            self.since_stretch = 0;
         }
         self.file
             .sync_data()
@@ -264,10 +267,17 @@ impl Target for Journal {
     }
 }
 
-/// A thread that writes stretches of payload to the partitions' files.
+/// A thread that writes stretches of payload to the partitions' files. It ends when this is dropped, or when it fails.
 struct Destage {
-    to: SyncSender<u64>,
-    thread: JoinHandle<Result<(), BenchError>>,
+    to: SyncSender<Task>,
+    thread: Option<JoinHandle<Result<(), BenchError>>>,
+}
+
+enum Task {
+    /// So many bytes of payload.
+    Write(u64),
+    /// Says when all before it is on the device.
+    Answer(SyncSender<()>),
 }
 
 impl Destage {
@@ -275,29 +285,54 @@ impl Destage {
         let files = partitions(scratch, point, true)?;
         let (to, from) = sync_channel(1);
         let thread = std::thread::spawn(move || destage(&files, &from));
-        Ok(Self { to, thread })
+        Ok(Self {
+            to,
+            thread: Some(thread),
+        })
     }
 
-    fn hand_over(&self, bytes: u64) -> Result<(), BenchError> {
-        let gone = |_| BenchError::operation("destaging")(io::ErrorKind::BrokenPipe.into());
-        self.to.send(bytes).map_err(gone)
+    fn hand_over(&mut self, bytes: u64) -> Result<(), BenchError> {
+        self.ask(Task::Write(bytes))
     }
 
-    fn finish(self) -> Result<(), BenchError> {
-        drop(self.to);
-        let gone = |_| BenchError::operation("destaging")(io::ErrorKind::BrokenPipe.into());
-        self.thread.join().map_err(gone)?
+    /// Returns when all that was handed over is on the device.
+    fn wait(&mut self) -> Result<(), BenchError> {
+        let (to, from) = sync_channel(1);
+        self.ask(Task::Answer(to))?;
+        from.recv().or_else(|_| self.broken())
+    }
+
+    fn ask(&mut self, task: Task) -> Result<(), BenchError> {
+        self.to.send(task).or_else(|_| self.broken())
+    }
+
+    /// Why the thread has ended.
+    fn broken(&mut self) -> Result<(), BenchError> {
+        if let Some(Ok(Err(error))) = self.thread.take().map(JoinHandle::join) {
+            return Err(error);
+        }
+        Err(BenchError::operation("destaging")(
+            io::ErrorKind::BrokenPipe.into(),
+        ))
     }
 }
 
 /// Whole blocks to each partition, the same for all; what is left over waits for the next stretch.
-fn destage(files: &[Arc<File>], from: &Receiver<u64>) -> Result<(), BenchError> {
+fn destage(files: &[Arc<File>], from: &Receiver<Task>) -> Result<(), BenchError> {
     const DEPTH: usize = 16;
     const PIECE_MAX: u64 = 1 << 20;
     let mut ring = Ring::new(DEPTH).map_err(BenchError::Ring)?;
     let mut buffers = noisy_buffers(DEPTH, PIECE_MAX as usize, 0);
     let (mut pending, mut end) = (0u64, 0u64);
-    while let Ok(bytes) = from.recv() {
+    while let Ok(task) = from.recv() {
+        let bytes = match task {
+            Task::Write(bytes) => bytes,
+            Task::Answer(to) => {
+                // Nobody waits any more when the rounds have failed.
+                let _ = to.send(());
+                continue;
+            }
+        };
         pending += bytes;
         let each = pending / files.len() as u64 / BLOCK as u64 * BLOCK as u64;
         if each == 0 {
@@ -363,6 +398,36 @@ fn sync(files: &[Arc<File>]) -> Result<(), BenchError> {
 mod tests {
     use super::*;
     use std::sync::atomic::AtomicBool;
+
+    #[test]
+    fn what_waits_for_its_files_is_there_once_the_layout_has_settled() {
+        let stop = Arc::new(AtomicBool::new(false));
+        let scratch = Scratch::new(env!("CARGO_MANIFEST_DIR").as_ref(), stop).unwrap();
+        prepare(&scratch).unwrap();
+        let point = LayoutPoint {
+            append: 256,
+            durable: true,
+            partitions: 1,
+            layout: Layout::JournalAndDestage,
+        };
+        let target = Journal::open(
+            &scratch,
+            &point,
+            Some(Destage::start(&scratch, &point).unwrap()),
+        );
+        let mut target = target.unwrap();
+        // Less than a stretch: nothing is written to the files by itself.
+        let rounds = 64;
+        for _ in 0..rounds {
+            target.round().unwrap();
+        }
+        let stored = || std::fs::metadata(scratch.path().join(format!("{PARTITION}0"))).unwrap();
+        assert_eq!(stored().len(), 0);
+        target.settle().unwrap();
+        assert_eq!(stored().len(), rounds * APPENDS * point.append);
+        target.settle().unwrap();
+        assert_eq!(stored().len(), rounds * APPENDS * point.append);
+    }
 
     #[test]
     fn every_layout_takes_appends_and_clears_up() {
