@@ -102,8 +102,8 @@ impl<'a> Crash<'a> {
         let back = self.come_back(&mut broker, &acks, sent, &mut kill);
         match cut.and(back) {
             Err(PointError::Interrupted) => return Err(PointError::Interrupted),
-            // What else could not be looked at does not bring a record back.
-            Err(error) if power.lost + kill.lost == 0 => return Err(error),
+            // What else could not be looked at does not bring back a record that was acknowledged.
+            Err(error) if !self.acked || power.lost + kill.lost == 0 => return Err(error),
             _ => {}
         }
         // One that stays goes with the scratch folder: it must not cost the figures.
