@@ -21,7 +21,7 @@ pub enum RecordError {
     #[error("reading the record: {0}")]
     Io(#[from] io::Error),
     /// It does not begin as one.
-    #[error("no record of disk operations of version 1, or one that was discarded")]
+    #[error("no record of disk operations of version 2, or one that was discarded")]
     Header,
     /// An event that no recorder writes.
     #[error("event {0} of the record is damaged")]
