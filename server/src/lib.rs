@@ -16,6 +16,7 @@ mod input;
 mod log_gate;
 pub mod ops;
 mod ownership;
+pub(crate) mod repeats;
 pub mod start;
 pub mod txn;
 pub mod wire;

@@ -208,18 +208,13 @@ impl Partition {
     /// the largest of all. Of a segment that was cut, only what memory holds is known.
     pub(super) fn newest_left(&self, journal: &Journal, end: i64) -> (i64, i64) {
         let known = self.timestamps(journal, end);
-        let left = known.filter(|&(_, offset)| offset >= self.log_start);
-        left.max_by_key(|&(timestamp, _)| timestamp)
-            .unwrap_or((i64::MIN, -1))
+        newest(known.filter(|&(_, offset)| offset >= self.log_start))
     }
 
     /// A timestamp that nothing left exceeds, and the last offset of its batch. That may lie before the log's start: of
     /// a segment that was cut it is not known how much less the largest behind the cut is.
     pub(super) fn newest_at_most(&self, journal: &Journal) -> (i64, i64) {
-        let known = self.timestamps(journal, i64::MAX);
-        known
-            .max_by_key(|&(timestamp, _)| timestamp)
-            .unwrap_or((i64::MIN, -1))
+        newest(self.timestamps(journal, i64::MAX))
     }
 
     /// The largest timestamp of each segment, and of each batch in memory from the log's start to `end`.
@@ -277,4 +272,11 @@ impl Partition {
         }
         self.hints.push_back(hint);
     }
+}
+
+/// The largest of timestamps with their offsets; the smallest there may be, and -1, where there are none.
+fn newest(known: impl Iterator<Item = (i64, i64)>) -> (i64, i64) {
+    known
+        .max_by_key(|&(timestamp, _)| timestamp)
+        .unwrap_or((i64::MIN, -1))
 }

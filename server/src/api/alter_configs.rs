@@ -1,7 +1,6 @@
 //! AlterConfigs and IncrementalAlterConfigs, for topics. Broker settings come from the command line and the
 //! settings file alone.
 
-use hashbrown::{HashMap, HashSet};
 use kafka_wire::{
     AlterConfigsRequest, AlterConfigsResponse, IncrementalAlterConfigsRequest,
     IncrementalAlterConfigsResponse, alter_configs_response, incremental_alter_configs_response,
@@ -15,6 +14,7 @@ use crate::conn::Token;
 use crate::control::{Action, Outcome};
 use crate::message;
 use crate::ops;
+use crate::repeats::repeated;
 use crate::wire::{Malformed, StrBytes, error};
 
 /// A request on its way through the catalog.
@@ -83,18 +83,15 @@ fn submit<'a>(
     wanted: impl Iterator<Item = (i8, &'a StrBytes, Option<Vec<ConfigOp>>)>,
 ) {
     let wanted: Vec<_> = wanted.collect();
-    let mut mentions: HashMap<(i8, &StrBytes), u32> = HashMap::new();
-    for (kind, name, _) in &wanted {
-        *mentions.entry((*kind, *name)).or_default() += 1;
-    }
+    let twice = repeated(wanted.iter().map(|(kind, name, _)| (*kind, *name)));
     let (mut resources, mut topics) = (Vec::new(), Vec::new());
     for (kind, name, ops) in wanted {
         let refuse = |why| Some(Err(Refusal::new(error::INVALID_REQUEST, why)));
         let settled = match (kind, ops) {
-            _ if mentions[&(kind, name)] > 1 => {
+            _ if twice.contains(&(kind, name)) => {
                 refuse("the resource occurs more than once in the request")
             }
-            (TOPIC | BROKER, Some(ops)) if has_repeated(&ops) => {
+            (TOPIC | BROKER, Some(ops)) if !repeated(ops.iter().map(|op| &*op.name)).is_empty() => {
                 refuse("a setting occurs more than once in the resource")
             }
             (TOPIC, Some(ops)) => {
@@ -129,12 +126,6 @@ fn submit<'a>(
     server
         .ops
         .submit(action, ops::Waiting::AlterConfigs(waiting));
-}
-
-/// Whether a setting is changed more than once.
-fn has_repeated(ops: &[ConfigOp]) -> bool {
-    let mut names = HashSet::new();
-    ops.iter().any(|op| !names.insert(&*op.name))
 }
 
 fn is_delete(op: &ConfigOp) -> bool {

@@ -2,11 +2,10 @@
 
 use std::sync::Arc;
 
-use hashbrown::{HashMap, HashSet};
+use hashbrown::HashSet;
 use kafka_wire::delete_topics_response::DeletableTopicResult;
 use kafka_wire::{DeleteTopicsRequest, DeleteTopicsResponse};
 use kafka_wire_core::Uuid;
-use ringlog_engine::id::TopicId;
 
 use super::{Request, text};
 use crate::app::Server;
@@ -15,6 +14,7 @@ use crate::conn::Token;
 use crate::control::{Action, Outcome};
 use crate::message;
 use crate::ops;
+use crate::repeats::repeated;
 use crate::wire::{Malformed, StrBytes, error, topic_id, uuid};
 
 /// A topic as a request names it: by name or by id.
@@ -41,14 +41,8 @@ pub(crate) fn handle(server: &mut Server, request: &Request<'_>) -> Result<(), M
         names.map(|n| (Some(n), Default::default())).collect()
     };
     let found: Vec<_> = wanted.iter().map(|w| find(server, w)).collect();
-    let mut mentions: HashMap<&Wanted, u32> = HashMap::new();
-    let mut of_topics: HashMap<TopicId, u32> = HashMap::new();
-    for (wanted, found) in wanted.iter().zip(&found) {
-        *mentions.entry(wanted).or_default() += 1;
-        if let Ok(topic) = found {
-            *of_topics.entry(topic.id).or_default() += 1;
-        }
-    }
+    let twice = repeated(wanted.iter());
+    let topics_twice = repeated(found.iter().flatten().map(|topic| topic.id));
     let mut answered = HashSet::new();
     let (mut results, mut asked, mut ids) = (Vec::new(), Vec::new(), Vec::new());
     for (wanted, found) in wanted.iter().zip(found) {
@@ -62,8 +56,8 @@ pub(crate) fn handle(server: &mut Server, request: &Request<'_>) -> Result<(), M
         }
         // Which of several mentions is meant cannot be known, so the topic stays, as in Kafka: by name and id as well.
         let is_repeated = match &found {
-            Ok(topic) => of_topics[&topic.id] > 1,
-            Err(_) => mentions[wanted] > 1,
+            Ok(topic) => topics_twice.contains(&topic.id),
+            Err(_) => twice.contains(wanted),
         };
         match found {
             _ if is_repeated => result.error_code = error::INVALID_REQUEST,

@@ -1,7 +1,7 @@
 //! ListOffsets: earliest, latest, newest by timestamp, first by timestamp. Look-ups may need the disk; the
 //! response waits for all of them.
 
-use hashbrown::{HashMap, HashSet};
+use hashbrown::HashMap;
 use kafka_wire::list_offsets_request::ListOffsetsPartition;
 use kafka_wire::list_offsets_response::{ListOffsetsPartitionResponse, ListOffsetsTopicResponse};
 use kafka_wire::{ListOffsetsRequest, ListOffsetsResponse};
@@ -12,6 +12,7 @@ use super::{Request, check_epoch, fetch_error, local, text};
 use crate::app::Server;
 use crate::conn::Token;
 use crate::message;
+use crate::repeats::repeated;
 use crate::wire::{Malformed, error};
 
 /// Only what is decided counts: the log ends at the last stable offset.
@@ -58,7 +59,12 @@ pub(crate) fn handle(
     };
     let number = server.list_offsets.next;
     let committed = body.isolation_level == READ_COMMITTED;
-    let repeated = repeated(&body);
+    // A look-up may read and decompress, so none is done twice. Kafka refuses such partitions as well.
+    // (`ListOffsetsRequest.duplicatePartitions`)
+    let repeated = repeated(body.topics.iter().flat_map(|topic| {
+        let partitions = topic.partitions.iter();
+        partitions.map(|wanted| (&*topic.name, wanted.partition_index))
+    }));
     for (t, topic) in body.topics.iter().enumerate() {
         let mut partitions = Vec::with_capacity(topic.partitions.len());
         for (p, wanted) in topic.partitions.iter().enumerate() {
@@ -89,18 +95,6 @@ pub(crate) fn handle(
         server.list_offsets.pending.insert(number, pending);
     }
     Ok(())
-}
-
-/// Partitions that a request names more than once: a look-up may read and decompress, so none is done twice. Kafka
-/// refuses them as well. (`ListOffsetsRequest.duplicatePartitions`)
-fn repeated(request: &ListOffsetsRequest) -> HashSet<(&str, i32)> {
-    let mut named = HashSet::new();
-    let partitions = request.topics.iter().flat_map(|topic| {
-        let name = &*topic.name;
-        let partitions = topic.partitions.iter();
-        partitions.map(move |wanted| (name, wanted.partition_index))
-    });
-    partitions.filter(|wanted| !named.insert(*wanted)).collect()
 }
 
 fn look_up(

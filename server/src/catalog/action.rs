@@ -115,8 +115,7 @@ impl Refusal {
     pub fn new(code: i16, message: impl Into<String>) -> Self {
         let mut message = message.into();
         if message.len() > MESSAGE_BYTES_MAX {
-            let end = (0..=MESSAGE_BYTES_MAX).rfind(|&at| message.is_char_boundary(at));
-            message.truncate(end.unwrap_or(0));
+            message.truncate(message.floor_char_boundary(MESSAGE_BYTES_MAX));
         }
         Self { code, message }
     }

@@ -11,6 +11,7 @@ use super::action::{Action, ConfigOpKind, NewConfigs, NewPartitions, NewTopic, O
 use super::{Change, Snapshot, Topic, Update, name};
 use crate::config::{Config, topic as topic_config};
 use crate::groups::OFFSETS_TOPIC;
+use crate::repeats::repeated;
 use crate::txn::STATE_TOPIC;
 use crate::wire::error;
 
@@ -414,12 +415,6 @@ impl Catalog {
         });
         Ok(topic)
     }
-}
-
-/// Those of `names` that occur more than once.
-fn repeated<'a>(names: impl Iterator<Item = &'a str>) -> HashSet<&'a str> {
-    let mut seen = HashSet::new();
-    names.filter(|name| !seen.insert(*name)).collect()
 }
 
 fn named_twice() -> Refusal {

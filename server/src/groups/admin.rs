@@ -14,7 +14,8 @@ use super::error::GroupError;
 use super::group::{CONSUMER, Group, State};
 use super::member::Member;
 use super::writes::Answer;
-use super::{StrBytes, distinct, own};
+use super::{StrBytes, own};
+use crate::repeats::distinct;
 
 /// The type of a group of the classic protocol.
 const TYPE_CLASSIC: &str = "classic";

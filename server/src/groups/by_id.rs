@@ -3,10 +3,11 @@
 use kafka_wire::{OffsetCommitRequest, OffsetFetchRequest, OffsetFetchResponse};
 use kafka_wire_core::Uuid;
 
+use super::StrBytes;
 use super::coordinator::{Call, Coordinator, Response};
 use super::error::GroupError;
 use super::topics::Topics;
-use super::{StrBytes, distinct};
+use crate::repeats::distinct;
 use crate::wire::{topic_id, uuid};
 
 /// The first version of both that has ids instead of names.

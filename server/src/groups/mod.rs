@@ -49,21 +49,12 @@ pub use replay::ReplayError;
 pub use topics::{TopicInfo, Topics};
 pub use writes::{Append, AppendFailure, AppendId};
 
-use std::collections::HashSet;
-
 use crate::conn::Token;
 use crate::wire::StrBytes;
 
 /// A copy of `text` that does not keep the request it came in alive.
 fn own(text: &StrBytes) -> StrBytes {
     StrBytes::from(text.as_str())
-}
-
-/// Those of a request's items whose name did not come before. What is asked for again and again is answered once, so that no
-/// answer is larger than all there is to tell.
-fn distinct<'a, T>(items: &'a [T], name: impl Fn(&'a T) -> &'a str) -> impl Iterator<Item = &'a T> {
-    let mut seen = HashSet::new();
-    items.iter().filter(move |item| seen.insert(name(item)))
 }
 
 /// As [`own`], for what may be null.

@@ -26,7 +26,8 @@ use super::error::GroupError;
 use super::group::{CONSUMER, Group, State};
 use super::record::CommittedOffset;
 use super::writes::{Answer, offset_bytes};
-use super::{StrBytes, distinct, own};
+use super::{StrBytes, own};
+use crate::repeats::distinct;
 
 /// The offset of a partition nobody has committed.
 const NO_OFFSET: i64 = -1;

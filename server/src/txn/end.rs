@@ -285,8 +285,7 @@ impl Transaction {
         }
         let same =
             value.epoch == request.producer_epoch && value.producer_id == request.producer_id;
-        if request.producer_epoch == i16::MAX {
-            // Given to nobody: it fences.
+        if !Self::is_given(request.producer_epoch) {
             return Err(error::PRODUCER_FENCED);
         }
         let known = match value.state {

@@ -218,8 +218,7 @@ impl Coordinator {
         let Some(transaction) = transaction else {
             return Err(all(error::INVALID_PRODUCER_ID_MAPPING));
         };
-        if transaction.value.epoch != add.epoch || add.epoch == i16::MAX {
-            // The largest epoch is given to nobody: it fences.
+        if transaction.value.epoch != add.epoch || !Transaction::is_given(add.epoch) {
             return Err(all(error::PRODUCER_FENCED));
         }
         if add.verify_only {

@@ -154,6 +154,11 @@ impl Transaction {
         epoch >= EPOCH_MAX
     }
 
+    /// Whether producers are given an epoch: the largest is nobody's, it fences.
+    pub(super) fn is_given(epoch: i16) -> bool {
+        epoch <= EPOCH_MAX
+    }
+
     pub(super) fn has(&self, (topic, partition): &(StrBytes, i32)) -> bool {
         let partitions = self.value.partitions.get(topic);
         partitions.is_some_and(|partitions| partitions.contains(partition))

@@ -264,41 +264,32 @@ fn a_topic_to_be_grown_twice_does_not_grow() {
 
 /// Changes settings of topics in steps, and in the older way at once; the codes, which must be the same.
 fn alter(world: &mut World, conn: Conn, resources: &[(&str, &[(&str, &str)])]) -> Vec<i16> {
-    let changes = resources.iter().map(|(topic, settings)| {
-        use incremental_alter_configs_request::{AlterConfigsResource, AlterableConfig};
-        let change = |&(name, value): &(&str, &str)| {
-            message!(AlterableConfig {
-                name: name.into(),
-                value: Some(value.into()),
+    // The same in the types of either request.
+    macro_rules! changes {
+        ($request:ident) => {
+            resources.iter().map(|(topic, settings)| {
+                use $request::{AlterConfigsResource, AlterableConfig};
+                let change = |&(name, value): &(&str, &str)| {
+                    message!(AlterableConfig {
+                        name: name.into(),
+                        value: Some(value.into()),
+                    })
+                };
+                message!(AlterConfigsResource {
+                    resource_type: 2,
+                    resource_name: (*topic).into(),
+                    configs: settings.iter().map(change).collect(),
+                })
             })
         };
-        message!(AlterConfigsResource {
-            resource_type: 2,
-            resource_name: (*topic).into(),
-            configs: settings.iter().map(change).collect(),
-        })
-    });
+    }
     let request = message!(IncrementalAlterConfigsRequest {
-        resources: changes.collect(),
+        resources: changes!(incremental_alter_configs_request).collect(),
     });
     let response = world.call(conn, 1, &request);
     let codes: Vec<_> = response.responses.iter().map(|r| r.error_code).collect();
-    let changes = resources.iter().map(|(topic, settings)| {
-        use alter_configs_request::{AlterConfigsResource, AlterableConfig};
-        let change = |&(name, value): &(&str, &str)| {
-            message!(AlterableConfig {
-                name: name.into(),
-                value: Some(value.into()),
-            })
-        };
-        message!(AlterConfigsResource {
-            resource_type: 2,
-            resource_name: (*topic).into(),
-            configs: settings.iter().map(change).collect(),
-        })
-    });
     let request = message!(AlterConfigsRequest {
-        resources: changes.collect(),
+        resources: changes!(alter_configs_request).collect(),
     });
     let response = world.call(conn, 2, &request);
     let older: Vec<_> = response.responses.iter().map(|r| r.error_code).collect();

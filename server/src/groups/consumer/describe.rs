@@ -13,9 +13,10 @@ use super::super::config::GroupsConfig;
 use super::super::coordinator::{Call, Coordinator, Response};
 use super::super::error::GroupError;
 use super::super::topics::Topics;
-use super::super::{StrBytes, distinct, own};
+use super::super::{StrBytes, own};
 use super::ConsumerGroup;
 use super::member::Metadata;
+use crate::repeats::distinct;
 use crate::wire::uuid;
 
 /// Types of members, in version 1.
